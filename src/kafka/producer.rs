@@ -181,7 +181,7 @@ const STRICT: &[(&str, &str)] = &[
     // Retries may neither duplicate nor reorder records.
     ("enable.idempotence", "true"),
     ("acks", "all"),
-    ("max.in.flight", "1"),
+    ("max.in.flight", "5"),
     // If a record fails for good, all later ones fail with it, instead of leaving a gap.
     ("enable.gapless.guarantee", "true"),
     // No record fails because it is late: an outage only delays records.
@@ -335,7 +335,7 @@ mod tests {
         config
             .set("message.timeout.ms", "300000")
             .set("enable.gapless.guarantee", "false")
-            .set("max.in.flight", "5")
+            .set("max.in.flight", "1000")
             .set("acks", "1");
         make_strict(
             &mut config,
@@ -347,7 +347,7 @@ mod tests {
         for (name, value) in [
             ("enable.idempotence", "true"),
             ("acks", "all"),
-            ("max.in.flight", "1"),
+            ("max.in.flight", "5"),
             ("enable.gapless.guarantee", "true"),
             ("message.timeout.ms", "0"),
             ("topic.metadata.propagation.max.ms", "2000000"),

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::kafka::{DeliveryReport, Producer};
+use crate::kafka::{DeliveryReport, ProducerSet};
 
 /// Minimum pause between two polls of the replaced producers.
 #[cfg(feature = "planted-bugs")]
@@ -18,7 +18,7 @@ const POLL_PAUSE: Duration = Duration::from_secs(1);
 /// Replaced producers of this process.
 #[cfg(feature = "planted-bugs")]
 struct Replaced {
-    producers: Vec<Producer>,
+    producers: Vec<ProducerSet>,
     /// Time of the last poll; `None` before the first one.
     polled_at: Option<Instant>,
 }
@@ -36,7 +36,7 @@ fn replaced() -> MutexGuard<'static, Replaced> {
 
 /// Keeps a producer whose last delivery reports have not arrived. Without the feature
 /// `planted-bugs` the producer is dropped.
-pub fn keep(producer: Producer) {
+pub fn keep(producer: ProducerSet) {
     #[cfg(feature = "planted-bugs")]
     replaced().producers.push(producer);
     #[cfg(not(feature = "planted-bugs"))]
@@ -58,7 +58,7 @@ pub fn late_reports(now: Instant) -> Vec<DeliveryReport> {
 /// Purges all records that replaced producers still hold.
 pub fn purge() {
     #[cfg(feature = "planted-bugs")]
-    replaced().producers.iter().for_each(Producer::purge);
+    replaced().producers.iter().for_each(ProducerSet::purge);
 }
 
 #[cfg(feature = "planted-bugs")]

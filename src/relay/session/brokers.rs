@@ -24,9 +24,7 @@ impl Session<'_> {
             self.producers.clear_cluster_error();
         }
         self.fit_producers_to_topics();
-        for (topic, partitions) in metadata.partitions() {
-            self.core.on_partition_count(topic, partitions);
-        }
+        self.fit_producers_to_partitions(metadata);
         self.core.on_brokers_answered(now);
         self.replace_if_leaders_are_stale(metadata, now);
     }
@@ -53,6 +51,18 @@ impl Session<'_> {
             self.replace_producers_for(
                 "topics take larger records, or only smaller batches, than it is configured for",
             );
+        }
+    }
+
+    /// Records how many partitions topics have. Replaces the producers if that has changed: a
+    /// partition keeps its producer while records are out.
+    fn fit_producers_to_partitions(&mut self, metadata: &TopicMetadata) {
+        for (topic, partitions) in metadata.partitions() {
+            self.core.on_partition_count(topic, partitions);
+            self.producers.set_partitions(topic, partitions);
+        }
+        if !self.producers.fits_partitions() {
+            self.replace_producers_for("topics have other partitions than it was made for");
         }
     }
 

@@ -3,7 +3,7 @@
 use tokio::sync::watch::Receiver;
 
 use crate::{
-    kafka::{BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer},
+    kafka::{BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer, ProducerSet},
     relay::{
         RunOptions,
         status::{ProblemSource, Status},
@@ -18,6 +18,8 @@ pub(super) struct ProducerFactory<'a> {
     secrets: Receiver<Secrets>,
     /// Sizes that fit the topics; `None` before the brokers have described them.
     batch_limits: Option<BatchLimits>,
+    /// Number of partitions of each topic; 1 before the brokers have described it.
+    partitions: Vec<usize>,
     /// Upper bound of a batch, in bytes: a larger one was rejected though none of its records was.
     batch_bytes_max: usize,
     /// Shared with each producer, which sets it.
@@ -38,6 +40,7 @@ impl<'a> ProducerFactory<'a> {
             status,
             secrets,
             batch_limits,
+            partitions: vec![1; options.settings.topics.len()],
             batch_bytes_max: usize::MAX,
             cluster_error: LastClusterError::default(),
         }
@@ -51,6 +54,25 @@ impl<'a> ProducerFactory<'a> {
     /// Sets the sizes of producers that are made from now on.
     pub(super) fn set_batch_limits(&mut self, batch_limits: Option<BatchLimits>) {
         self.batch_limits = batch_limits;
+    }
+
+    /// Number of partitions of each topic.
+    pub(super) fn partitions(&self) -> &[usize] {
+        &self.partitions
+    }
+
+    /// Sets the number of partitions of a topic.
+    pub(super) fn set_partitions(&mut self, topic: usize, partitions: usize) {
+        self.partitions[topic] = partitions.max(1);
+    }
+
+    /// Makes the producers that take all rows but candidates, and reports the problem if the
+    /// secrets or the properties do not allow it.
+    ///
+    /// # Errors
+    /// When a secret is missing, or librdkafka rejects the properties.
+    pub(super) fn make_set(&self) -> Result<ProducerSet, ConfigError> {
+        ProducerSet::new(self.partitions.clone(), || self.make())
     }
 
     /// Halves the batches: one of this many bytes was rejected.

@@ -7,10 +7,17 @@ use tokio::sync::watch::Receiver;
 
 use crate::{
     failpoints::{self, Bug},
-    kafka::{BatchLimits, DeliveryError, DeliveryReport, Producer, replaced_producers},
+    kafka::{
+        BatchLimits, DeliveryError, DeliveryReport, Producer, ProducerSet, Record,
+        replaced_producers,
+    },
     relay::{
         RunOptions,
-        core::{ClusterError, Core, DrainBlockers, ids::TopicIndex, stale_leaders::StaleLeaders},
+        core::{
+            ClusterError, Core, DrainBlockers,
+            ids::{Slot, TopicIndex},
+            stale_leaders::StaleLeaders,
+        },
         session::producer_factory::ProducerFactory,
         status::Status,
     },
@@ -38,6 +45,31 @@ pub(super) enum ProducerRole {
     Main,
     /// For candidates: what is rejected there costs no other row anything.
     Probe,
+}
+
+/// What takes records of a role.
+#[derive(Clone, Copy)]
+pub(super) enum Sender<'a> {
+    Main(&'a ProducerSet),
+    Probe(&'a Producer),
+}
+
+impl Sender<'_> {
+    /// Adds a record to the producer's queue. Its delivery report carries `slot`.
+    ///
+    /// # Errors
+    /// If librdkafka rejects the record immediately: it is too large, or the queue is full.
+    pub(super) fn send(
+        self,
+        topic: TopicIndex,
+        record: Record<'_>,
+        slot: Slot,
+    ) -> Result<(), DeliveryError> {
+        match self {
+            Self::Main(producers) => producers.send(topic.index(), record, slot.index()),
+            Self::Probe(producer) => producer.send(record, slot.index()),
+        }
+    }
 }
 
 /// How long a producer that is replaced may wait for reports.
@@ -68,16 +100,19 @@ enum MainProducer {
     /// No producer; the next one is not made before `retry_at`.
     Absent { retry_at: Instant },
     /// The producer takes records.
-    Open(Producer),
+    Open(ProducerSet),
     /// Being replaced: the producer takes no records, and waits for its reports `until` then.
-    Flushing { producer: Producer, until: Instant },
+    Flushing {
+        producer: ProducerSet,
+        until: Instant,
+    },
     /// Purged. The next one must not begin before its last report is in, or records of two
     /// incarnations could mix.
-    Retiring(Producer),
+    Retiring(ProducerSet),
 }
 
 impl MainProducer {
-    fn producer(&self) -> Option<&Producer> {
+    fn producer(&self) -> Option<&ProducerSet> {
         match self {
             Self::Open(producer) | Self::Flushing { producer, .. } | Self::Retiring(producer) => {
                 Some(producer)
@@ -146,11 +181,11 @@ impl<'a> Producers<'a> {
     // --- records and their reports
 
     /// The producer that takes records of this role now.
-    pub(super) fn sender(&self, role: ProducerRole) -> Option<&Producer> {
+    pub(super) fn sender(&self, role: ProducerRole) -> Option<Sender<'_>> {
         match (role, &self.main) {
-            (ProducerRole::Main, MainProducer::Open(producer)) => Some(producer),
+            (ProducerRole::Main, MainProducer::Open(producers)) => Some(Sender::Main(producers)),
             (ProducerRole::Main, _) => None,
-            (ProducerRole::Probe, _) => self.probe.as_ref(),
+            (ProducerRole::Probe, _) => self.probe.as_ref().map(Sender::Probe),
         }
     }
 
@@ -163,8 +198,11 @@ impl<'a> Producers<'a> {
     /// Give the buffer back with [`Self::reuse`].
     pub(super) fn poll(&mut self) -> Vec<DeliveryReport> {
         let mut reports = std::mem::take(&mut self.reports);
-        for producer in self.main.producer().into_iter().chain(&self.probe) {
-            producer.poll(&mut reports);
+        if let Some(producers) = self.main.producer() {
+            producers.poll(&mut reports);
+        }
+        if let Some(probe) = &self.probe {
+            probe.poll(&mut reports);
         }
         reports
     }
@@ -206,6 +244,19 @@ impl<'a> Producers<'a> {
             (MainProducer::Open(producer), Some(batch_limits)) => {
                 producer.batch_limits().fits(batch_limits)
             }
+            _ => true,
+        }
+    }
+
+    /// Sets the number of partitions of a topic, for producers that are made from now on.
+    pub(super) fn set_partitions(&mut self, topic: TopicIndex, partitions: usize) {
+        self.factory.set_partitions(topic.index(), partitions);
+    }
+
+    /// Whether an open main producer was made for the partitions that the topics have now.
+    pub(super) fn fits_partitions(&self) -> bool {
+        match &self.main {
+            MainProducer::Open(producers) => producers.is_for(self.factory.partitions()),
             _ => true,
         }
     }
@@ -284,7 +335,7 @@ impl<'a> Producers<'a> {
     /// is made.
     async fn end_main(
         &mut self,
-        producer: Producer,
+        producer: ProducerSet,
         core: &mut Core,
         now: Instant,
     ) -> MainProducer {
@@ -371,7 +422,7 @@ impl<'a> Producers<'a> {
             return MainProducer::Absent { retry_at };
         }
         // Fails without a connection: for a missing secret, or a property that librdkafka rejects.
-        let Ok(producer) = self.factory.make() else {
+        let Ok(producer) = self.factory.make_set() else {
             let retry_at = now + MAKE_RETRY_PAUSE;
             return MainProducer::Absent { retry_at };
         };
@@ -505,8 +556,11 @@ impl<'a> Producers<'a> {
 
     /// Purges both producers: each record still gets its report.
     pub(super) fn purge(&self) {
-        for producer in self.probe.iter().chain(self.main.producer()) {
-            producer.purge();
+        if let Some(probe) = &self.probe {
+            probe.purge();
+        }
+        if let Some(producers) = self.main.producer() {
+            producers.purge();
         }
     }
 
@@ -535,7 +589,7 @@ fn may_end_main(core: &Core) -> bool {
 
 /// Destroys a producer, which waits for threads of librdkafka. One that waits for a name server
 /// ends later, in the background.
-async fn destroy(producer: Producer) {
+async fn destroy(producer: impl Send + 'static) {
     // rd_kafka_destroy() joins the threads of the client: on a thread of its own, it does not block
     // the loop, which must renew the lease.
     let dropped = tokio::task::spawn_blocking(move || drop(producer));

@@ -4,13 +4,17 @@ use std::time::Instant;
 
 use crate::{
     failpoints::{self, Bug},
-    kafka::{self, DeliveryError, DeliveryReport, Producer},
+    kafka::{self, DeliveryError, DeliveryReport},
     relay::{
         core::{
             Outcome, Outgoing,
             ids::{Slot, TopicIndex},
         },
-        session::{Session, producers::ProducerRole, reporter::unix_time_us},
+        session::{
+            Session,
+            producers::{ProducerRole, Sender},
+            reporter::unix_time_us,
+        },
     },
     report::ProblemClass,
 };
@@ -63,20 +67,20 @@ impl Session<'_> {
         now_ms: i64,
         now: Instant,
     ) -> Option<Result<(), DeliveryError>> {
-        let producer = self.producers.sender(role)?;
+        let sender = self.producers.sender(role)?;
         let mut replaced_headers = 0;
-        let handed_over = self.produce(producer, outgoing, now_ms, &mut replaced_headers);
+        let handed_over = self.produce(sender, outgoing, now_ms, &mut replaced_headers);
         let (slot, created_at_us) = (outgoing.slot, outgoing.row.created_at_us);
         self.reporter
             .record_sent(slot, created_at_us, replaced_headers, now);
         Some(handed_over)
     }
 
-    /// Makes the record of a row and gives it to `producer`. Counts headers of the row that the
+    /// Makes the record of a row and gives it to `sender`. Counts headers of the row that the
     /// relay's own ones replaced.
     fn produce(
         &self,
-        producer: &Producer,
+        sender: Sender<'_>,
         outgoing: &Outgoing,
         now_ms: i64,
         replaced_headers: &mut u64,
@@ -92,7 +96,7 @@ impl Session<'_> {
             headers,
             timestamp_ms: kafka::timestamp_ms(row.created_at_us, now_ms),
         };
-        producer.send(record, slot.index())
+        sender.send(*topic, record, *slot)
     }
 
     fn on_rejected_by_producer(&mut self, outgoing: &Outgoing, class: ProblemClass, now: Instant) {
