@@ -24,7 +24,14 @@ pub enum HeaderError {
     )]
     /// A name or a value holds NUL, or an escape sequence that is not valid text.
     Character,
+    /// The row has a header [`ADOPTION_FAULT`].
+    #[error("the row could not be converted into an event: correct spec.migration.adopt")]
+    AdoptionFault,
 }
+
+/// Header of a row that holds a copy of a row of an adopted table instead of an event, since an
+/// expression of `migration.adopt` failed for it. Its value is the reason. Such a row is rejected.
+pub(super) const ADOPTION_FAULT: &str = "outbox_adoption_fault";
 
 /// Oldest age in ms of a row whose `created_at` becomes the timestamp of its record.
 const TIMESTAMP_AGE_MAX_MS: i64 = 3_600_000;
@@ -88,10 +95,12 @@ fn row_headers(json: &str) -> Result<BTreeMap<Text<'_>, &RawValue>, HeaderError>
     let object: BTreeMap<Text<'_>, &RawValue> =
         serde_json::from_str(json).map_err(|_| header_error(json))?;
     if object.keys().any(|name| name.0.contains('\0')) {
-        Err(HeaderError::Character)
-    } else {
-        Ok(object)
+        return Err(HeaderError::Character);
     }
+    if object.keys().any(|name| name.0 == ADOPTION_FAULT) {
+        return Err(HeaderError::AdoptionFault);
+    }
+    Ok(object)
 }
 
 /// Value of a header: a string is sent as it is, `null` is a header without a value, and anything

@@ -278,6 +278,7 @@ impl Database {
                 producers: vec![self.producer.clone()],
                 relays: Vec::new(),
                 take_over_from: None,
+                adopt: Vec::new(),
             },
             kafka: KafkaSettings {
                 bootstrap_servers: vec!["127.0.0.1:1".to_owned()],
