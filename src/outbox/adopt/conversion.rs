@@ -179,9 +179,9 @@ fn debezium() -> Conversions {
 fn event_outbox(columns: &[String]) -> Conversions {
     let has = |name: &str| columns.iter().any(|column| column == name);
     let topic = if has("topic") {
-        "coalesce(r.topic, envelope_fields ->> 'topic')"
+        "coalesce(r.topic, envelope ->> 'topic')"
     } else {
-        "envelope_fields ->> 'topic'"
+        "envelope ->> 'topic'"
     };
     let common = [
         (EventColumn::EventKey, "r.event_key"),
@@ -202,7 +202,7 @@ fn event_outbox(columns: &[String]) -> Conversions {
         (EventColumn::EventId, "envelope_event_id"),
         (
             EventColumn::EventType,
-            "coalesce(envelope_fields ->> 'event_type', r.event_type)",
+            "coalesce(envelope ->> 'event_type', r.event_type)",
         ),
     ];
     let whole = [
