@@ -3,6 +3,7 @@
 
 #[macro_use]
 mod harness;
+mod adopt_services;
 mod alerts;
 mod architecture;
 mod chart_install;
