@@ -163,21 +163,19 @@ impl Adoption<'_> {
         }
     }
 
-    /// Order of waiting rows: their time, then their key.
+    /// Order of waiting rows: their time, then their key. Rows of one transaction often have the
+    /// same time. A UUID does not show which came first, so their place in the table goes before it:
+    /// it does, unless somebody has updated the rows.
     fn order(&self) -> String {
-        let created_at = self
-            .conversions
-            .main
-            .expressions
-            .get(&EventColumn::CreatedAt);
+        let expressions = &self.conversions.main.expressions;
+        let created_at = expressions.get(&EventColumn::CreatedAt);
         let created_at = created_at.map(|expression| format!("({expression})"));
-        let keys = self.table.key_columns.iter();
-        let keys = keys.map(|column| format!("r.{}", quoted(column)));
-        created_at
-            .into_iter()
-            .chain(keys)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let keys = &self.table.key_columns;
+        let is_uuid = |column: &String| self.table.type_of(column) == Some("uuid");
+        let place = keys.iter().any(is_uuid).then(|| "r.ctid".to_owned());
+        let keys = keys.iter().map(|column| format!("r.{}", quoted(column)));
+        let order = created_at.into_iter().chain(place).chain(keys);
+        order.collect::<Vec<_>>().join(", ")
     }
 
     /// Primary key of a row as an object.

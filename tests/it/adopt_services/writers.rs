@@ -1,6 +1,7 @@
 //! Writers that play a service: they go on while its table is adopted.
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -106,8 +107,15 @@ impl Writer {
 
     /// Makes a change with one event of each kind. Returns the rows that were committed.
     pub(super) async fn change(&mut self, number: u32) -> sqlx::Result<Vec<Row>> {
-        let events = self.service.events(self.id, number);
-        let rows: Vec<Row> = events.into_iter().map(Row::new).collect();
+        self.changes(number..number + 1).await
+    }
+
+    /// Makes several changes of the same aggregates, in one transaction if the service passes its
+    /// session. Returns the rows that were committed.
+    pub(super) async fn changes(&mut self, numbers: Range<u32>) -> sqlx::Result<Vec<Row>> {
+        let number = numbers.start;
+        let events = numbers.flat_map(|number| self.service.events(self.id, number));
+        let rows: Vec<Row> = events.map(Row::new).collect();
         match self.service.session {
             Session::Own => self.insert_each(rows).await,
             Session::Callers => self.insert_together(rows, number).await,
