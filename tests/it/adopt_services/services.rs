@@ -66,7 +66,7 @@ enum Key {
     /// No key is given, so it is the aggregate's id.
     Aggregate,
     /// `metadata.partition_key`, which is the aggregate's id.
-    PartitionKey,
+    Partition,
     /// `message_key`, which is the correlation id.
     Correlation,
     /// `event_key` of `add_event`.
@@ -282,7 +282,7 @@ pub(super) static SPELLCHECKER: Service = Service {
     kinds: &[
         // The thin event and the rich one of one change.
         EventKind {
-            key: Key::PartitionKey,
+            key: Key::Partition,
             ..kind(
                 "huleedu.batch.spellcheck.phase.completed.v1",
                 "spellcheck_job",
@@ -290,7 +290,7 @@ pub(super) static SPELLCHECKER: Service = Service {
             )
         },
         EventKind {
-            key: Key::PartitionKey,
+            key: Key::Partition,
             ..kind(
                 "huleedu.essay.spellcheck.results.v1",
                 "spellcheck_job",
@@ -388,7 +388,7 @@ impl Change {
                 message_key: Some(self.correlation.to_string()),
                 headers: self.headers(),
             },
-            Key::Aggregate | Key::PartitionKey => Call::Publish {
+            Key::Aggregate | Key::Partition => Call::Publish {
                 message_key: None,
                 headers: self.headers(),
             },
@@ -431,7 +431,7 @@ impl Change {
 
     fn metadata(&self, kind: &EventKind) -> Value {
         let mut metadata = json!({"user_id": "teacher-1", "org_id": null});
-        if kind.key == Key::PartitionKey {
+        if kind.key == Key::Partition {
             metadata["partition_key"] = json!(self.aggregate_id(kind.aggregate));
         } else if self.number.is_multiple_of(4) {
             return Value::Null;
