@@ -6,11 +6,12 @@
 //! a test looks only at records with its own keys, which are random.
 
 mod library;
+mod old_worker;
 mod services;
 mod writers;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     process::Command,
 };
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 use self::{
     library::Row,
+    old_worker::{BATCH, OldWorker},
     services::Service,
     writers::{Writer, Writers},
 };
@@ -306,6 +308,65 @@ async fn goes_back(mut stage: Stage) {
     let later = writer.change(1).await.expect("the service can write");
     let waiting = (rows.len() + later.len()) as i64;
     assert_eq!(stage.unpublished().await, waiting);
+}
+
+/// Adopts the table of a service whose old worker goes on, as in a rollout. Nothing is lost, and at
+/// most what the worker had in flight at that moment is published twice.
+async fn runs_beside_its_old_worker(service: &'static Service) {
+    let stage = Stage::begin(service).await;
+    let worker = OldWorker::start(&stage.database, service.generation).await;
+    let writers = Writers::start(&stage.database, service, WRITERS).await;
+    writers.wait_for_changes(2 * CHANGES).await;
+    stage.adopt().await;
+    let _relay = Relay::start(&stage.database, &stage.settings).await;
+    writers.wait_for_changes(CHANGES).await;
+    let rows = writers.stop().await;
+    stage.wait_until_drained().await;
+    let sent = worker.stop().await;
+    let records = read(service.topics().map(str::to_owned).collect()).await;
+    let created = stage.created().await;
+    let mut twice = 0;
+    for ((topic, key), rows) in by_place(&rows) {
+        let records = records[&topic].iter().filter(|record| record.key == key);
+        twice += compare_with_two_senders(&rows, &records.collect::<Vec<_>>(), &sent, &created);
+    }
+    println!(
+        "old worker: {}, of all {} rows: {twice} twice",
+        sent.len(),
+        rows.len()
+    );
+    assert!(!sent.is_empty() && sent.len() < rows.len());
+    assert!(twice <= BATCH, "{twice} rows were published twice");
+}
+
+/// Compares the rows of a key with their records: the first ones are the old worker's, the last
+/// ones the relay's. Returns how many rows have two records.
+fn compare_with_two_senders(
+    rows: &[&Row],
+    records: &[&Record],
+    sent: &HashSet<Uuid>,
+    created: &HashMap<Uuid, String>,
+) -> usize {
+    let is_relays = |record: &&&Record| record.headers.contains_key("outbox_seq");
+    let (of_relay, of_worker): (Vec<&Record>, Vec<&Record>) = records.iter().partition(is_relays);
+    let by_worker = rows.partition_point(|row| sent.contains(&row.id));
+    assert_eq!(of_worker.len(), by_worker, "records of the old worker");
+    assert!(of_relay.len() + by_worker >= rows.len(), "rows are lost");
+    let first_of_relay = rows.len() - of_relay.len();
+    for (row, record) in rows[first_of_relay..].iter().zip(&of_relay) {
+        compare(row, record, &created[&row.id]);
+    }
+    by_worker - first_of_relay
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn file_service_runs_beside_its_old_worker() {
+    runs_beside_its_old_worker(&services::FILE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn essay_lifecycle_service_runs_beside_its_old_worker() {
+    runs_beside_its_old_worker(&services::ESSAY_LIFECYCLE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

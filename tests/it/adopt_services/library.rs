@@ -27,6 +27,14 @@ impl Generation {
         include_str!("event_outbox.sql").replace("@topic@", topic)
     }
 
+    /// Expression for the topic of a row.
+    pub(super) fn topic(self) -> &'static str {
+        match self {
+            Self::TopicColumn => "topic",
+            Self::TopicInData => "event_data ->> 'topic'",
+        }
+    }
+
     fn insert(self) -> &'static str {
         match self {
             Self::TopicColumn => {
