@@ -330,7 +330,7 @@ async fn runs_beside_its_old_worker(service: &'static Service) {
         let records = records[&topic].iter().filter(|record| record.key == key);
         twice += compare_with_two_senders(&rows, &records.collect::<Vec<_>>(), &sent, &created);
     }
-    println!(
+    eprintln!(
         "old worker: {}, of all {} rows: {twice} twice",
         sent.len(),
         rows.len()
