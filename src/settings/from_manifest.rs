@@ -316,7 +316,7 @@ fn retain_ms(
         return Err(invalid_adopt(entry, "retain must be between 1h and 87600h"));
     }
     if published_column.is_none() {
-        let reason = "retain needs publishedColumn: it tells how old a published row is";
+        let reason = "retain needs publishedColumn, the column with the time of publication";
         return Err(invalid_adopt(entry, reason));
     }
     Ok(Some(millis(retain)))
