@@ -13,6 +13,7 @@ import psycopg
 
 import outbox_relay.asyncpg
 import outbox_relay.psycopg
+from outbox_relay.consumer import Record
 from tests.conftest import StartRelay
 from tests.samples import HEADERS, NASTY, PAYLOADS
 from tests.servers import Database, Kafka
@@ -22,6 +23,11 @@ from tests.waiting import wait_until
 WRITERS = 16
 TRANSACTIONS_EACH = 40
 KEYS = 5
+
+
+def bytes_of(record: Record) -> bytes:
+    assert isinstance(record.value, bytes)
+    return record.value
 
 
 def add(database: Database, topic: str, aggregate_id: str) -> None:
@@ -102,7 +108,7 @@ async def test_sixteen_writers_lose_nothing_and_keep_the_order_of_commits(
     published: dict[str, list[int]] = defaultdict(list)
     changes = Counter[tuple[str, int, int]]()
     for record in kafka.records(topic):
-        key, change = record.key_bytes().decode(), json.loads(str(record.value, "utf-8"))
+        key, change = record.key_bytes().decode(), json.loads(bytes_of(record))
         published[key].append(record.outbox_seq() or 0)
         changes[(key, change["by"], change["number"])] += 1
     # Nobody locks anything but `enqueue`: for one key its numbers grow in the order of commits.

@@ -70,11 +70,18 @@ class Record:
         return seq if seq <= _SEQ_MAX else None
 
     def key_bytes(self) -> bytes:
-        """Return the key as Kafka has it. A record without a key has an empty one."""
-        if isinstance(self.key, str):
-            return self.key.encode()
-        if self.key is None or isinstance(self.key, bytes):
-            return self.key or b""
+        """Return the key as Kafka has it. A record without a key has an empty one.
+
+        Raises:
+            TypeError: If a deserializer has made something else of it than text.
+        """
+        match self.key:
+            case None:
+                return b""
+            case bytes():
+                return self.key
+            case str():
+                return self.key.encode()
         raise TypeError(
             f"the key is of type {type(self.key).__name__}: let key_deserializer return "
             "bytes or str"
