@@ -199,17 +199,17 @@ def test_confluent_kafka_sees_each_event_once_and_in_order_after_kill_9(
     }
     reader = Consumer(settings)
     reader.subscribe([topic])
+    connection = psycopg.connect(database.url(), autocommit=True)
     read = dropped = 0
+
+    def apply(message: Message) -> None:
+        connection.execute(Effect.sql(message.key(), message.value()).encode())
 
     def consume() -> bool:
         nonlocal read, dropped
         message = reader.poll(0.1)
         if message is not None:
-            with psycopg.connect(database.url()) as connection:
-
-                def apply(message: Message) -> None:
-                    connection.execute(Effect.sql(message.key(), message.value()).encode())
-
+            with connection.transaction():
                 dropped += not consumer.process(message, apply, connection)
             reader.commit(message=message, asynchronous=False)
             read += 1
@@ -217,6 +217,7 @@ def test_confluent_kafka_sees_each_event_once_and_in_order_after_kill_9(
 
     wait_until("the consumer to read all", consume)
     reader.close()
+    connection.close()
     assert by_key(Effect.of(database)) == by_key(written)
     assert dropped == published - len(written) > 0
 

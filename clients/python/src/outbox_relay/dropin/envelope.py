@@ -1,4 +1,4 @@
-"""The envelope of an event: its id, its headers, its form as JSON. Pure."""
+"""The envelope of an event: its id, its headers, its form as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from uuid import UUID, uuid4
 
+from outbox_relay.context import correlation_id as context_correlation_id
 from outbox_relay.errors import InvalidEventError
 from outbox_relay.event import parse_event_id
 
@@ -14,7 +15,6 @@ RecordHeaders: TypeAlias = Literal["Standard", "Debezium", "CloudEvents"]
 
 _NIL = UUID(int=0)
 _HEADER_FIELDS = {
-    "trace_id": "correlation_id",
     "schema_version": "schema_version",
     "occurred_at": "event_timestamp",
     "source_service": "source_service",
@@ -101,6 +101,9 @@ def standard_headers(
     them; the row leaves them out, so that the relay need not replace them.
     """
     headers: dict[str, str] = {"content_type": "application/json"}
+    trace_id = correlation_id(envelope)
+    if trace_id is not None:
+        headers["trace_id"] = trace_id
     for header, field in _HEADER_FIELDS.items():
         value = envelope.get(field)
         if value is not None:
@@ -117,9 +120,9 @@ def standard_headers(
 
 
 def correlation_id(envelope: Mapping[str, Any]) -> str | None:
-    """Return the envelope's correlation id."""
+    """Return the envelope's correlation id, else that of the context."""
     value = envelope.get("correlation_id")
-    return None if value is None else str(value)
+    return context_correlation_id.get() if value is None else str(value)
 
 
 def _metadata(envelope: Mapping[str, Any]) -> Mapping[str, Any]:
