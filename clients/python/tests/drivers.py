@@ -9,8 +9,14 @@ import asyncpg
 import psycopg
 import sqlalchemy
 from psycopg.rows import dict_row
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import outbox_relay.asyncpg
 import outbox_relay.psycopg
@@ -35,7 +41,7 @@ Transaction = Callable[[Database], AbstractAsyncContextManager[Writer]]
 class SqlalchemyWriter:
     """Over an asynchronous session or connection."""
 
-    def __init__(self, session: AsyncSession | AsyncConnection) -> None:
+    def __init__(self, session: AsyncSession | async_scoped_session[Any] | AsyncConnection) -> None:
         self.session = session
 
     async def execute(self, sql: str) -> None:
@@ -48,7 +54,7 @@ class SqlalchemyWriter:
 class SqlalchemySyncWriter:
     """Over a session or connection, in a thread."""
 
-    def __init__(self, session: Session | sqlalchemy.Connection) -> None:
+    def __init__(self, session: Session | scoped_session[Any] | sqlalchemy.Connection) -> None:
         self.session = session
 
     async def execute(self, sql: str) -> None:
@@ -145,6 +151,30 @@ async def sqlalchemy_sync_connection(database: Database) -> AsyncIterator[Writer
 
 
 @asynccontextmanager
+async def sqlalchemy_scoped_session(database: Database) -> AsyncIterator[Writer]:
+    engine = create_async_engine(database.url("asyncpg"))
+    session = async_scoped_session(async_sessionmaker(engine), scopefunc=asyncio.current_task)
+    try:
+        async with session.begin():
+            yield SqlalchemyWriter(session)
+    finally:
+        await session.remove()
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def sqlalchemy_sync_scoped_session(database: Database) -> AsyncIterator[Writer]:
+    engine = sqlalchemy.create_engine(database.url("psycopg"))
+    session = scoped_session(sessionmaker(engine), scopefunc=lambda: "one for all threads")
+    try:
+        with session.begin():
+            yield SqlalchemySyncWriter(session)
+    finally:
+        session.remove()
+        engine.dispose()
+
+
+@asynccontextmanager
 async def asyncpg_connection(database: Database) -> AsyncIterator[Writer]:
     connection = await asyncpg.connect(database.url())
     try:
@@ -189,8 +219,10 @@ TRANSACTIONS: dict[str, Transaction] = {
     "sqlalchemy-session-asyncpg": sqlalchemy_session("asyncpg"),
     "sqlalchemy-session-psycopg": sqlalchemy_session("psycopg"),
     "sqlalchemy-connection": sqlalchemy_connection,
+    "sqlalchemy-scoped-session": sqlalchemy_scoped_session,
     "sqlalchemy-sync-session": sqlalchemy_sync_session,
     "sqlalchemy-sync-connection": sqlalchemy_sync_connection,
+    "sqlalchemy-sync-scoped-session": sqlalchemy_sync_scoped_session,
     "asyncpg": asyncpg_connection,
     "asyncpg-pool": asyncpg_pool,
     "psycopg-async": psycopg_async,
