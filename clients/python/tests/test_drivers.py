@@ -21,7 +21,7 @@ import outbox_relay.sqlalchemy
 from outbox_relay import InvalidEventError, NoTransactionError
 from tests.drivers import TRANSACTIONS, Transaction
 from tests.samples import HEADERS, NASTY, PAYLOADS
-from tests.servers import Database
+from tests.servers import Database, unique
 
 drivers = pytest.mark.parametrize("begin", TRANSACTIONS.values(), ids=TRANSACTIONS.keys())
 EVENT: dict[str, Any] = {
@@ -188,6 +188,25 @@ async def test_a_connection_of_the_wrong_kind_is_refused(database: Database) -> 
         with pytest.raises(TypeError, match="not a pool"):
             await outbox_relay.asyncpg.add_event(wrong, **EVENT)
     assert database.waiting() == 0
+
+
+async def test_a_role_that_may_only_enqueue(database: Database) -> None:
+    role = unique("producer")
+    rights = (
+        f"create role {role}",
+        f"grant usage on schema outbox to {role}",
+        f"grant execute on function outbox.enqueue to {role}",
+    )
+    for right in rights:
+        database.rows(right)
+    try:
+        async with TRANSACTIONS["asyncpg"](database) as writer:
+            await writer.execute(f"set local role {role}")
+            await writer.add_event(**EVENT)
+        assert database.waiting() == 1
+    finally:
+        database.rows(f"drop owned by {role}")
+        database.rows(f"drop role {role}")
 
 
 async def test_another_schema(empty_database: Database) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
 from threading import Event, Thread
 from typing import Any
@@ -256,7 +256,7 @@ async def process(request: pytest.FixtureRequest, redis_server: Redis) -> Any:
     """Processes a record with a store in Redis."""
     kind, _, decoded = request.param.partition("-")
     options: Any = {"port": redis_server.port, "decode_responses": bool(decoded)}
-    timing: Any = {"handling_max": timedelta(seconds=1), "ttl": timedelta(seconds=60)}
+    timing: Any = {"handling_max": timedelta(seconds=60), "ttl": timedelta(seconds=60)}
     name = unique("grader")
     if kind == "sync":
         sync_client = redis.Redis(**options)
@@ -297,10 +297,11 @@ async def test_redis_drops_what_was_handled(process: Process) -> None:
 
 async def test_redis_releases_what_failed(process: Process) -> None:
     message = record()
-    for _ in range(3):
-        with pytest.raises(ConnectionError):
-            await process(message, fail)
-    assert [await process(message, succeed), await process(message, fail)] == [True, False]
+    async with asyncio.timeout(30):  # less than a claim lasts that is not released
+        for _ in range(3):
+            with pytest.raises(ConnectionError):
+                await process(message, fail)
+        assert [await process(message, succeed), await process(message, fail)] == [True, False]
 
 
 async def test_redis_lets_a_second_consumer_wait_for_the_first_one(process: Process) -> None:
@@ -345,6 +346,35 @@ async def test_redis_does_not_take_a_claim_of_a_killed_consumer_for_handled(
     assert killed.__enter__()  # and never leaves
     assert DeduplicatingConsumerSync(store).process(message, lambda _: None)
     assert not DeduplicatingConsumerSync(store).process(message, lambda _: None)
+    client.close()
+
+
+async def test_redis_releases_only_the_own_claim(redis_server: Redis) -> None:
+    client, name = redis.Redis(port=redis_server.port), unique("grader")
+    async_client = redis.asyncio.Redis(port=redis_server.port)
+    brief: Any = {"handling_max": timedelta(milliseconds=50)}
+    slow = DeduplicatingConsumerSync(RedisEventIdsSync(client, name, **brief))
+    slow_async = DeduplicatingConsumer(RedisEventIds(async_client, name, **brief))
+    owner, claims = RedisEventIdsSync(client, name), ExitStack()
+
+    def lose(message: Record) -> None:
+        """Take longer than the claim lasts, lose it to the owner, and then fail."""
+        assert claims.enter_context(owner.claim_sync(message, None))
+        raise ConnectionError("the handler fails")
+
+    async def lose_async(message: Record) -> None:
+        lose(message)
+
+    with claims:
+        first, second = record(), record()
+        with pytest.raises(ConnectionError):
+            slow.process(first, lose)
+        with pytest.raises(ConnectionError):
+            await slow_async.process(second, lose_async)
+        for message in (first, second):
+            with pytest.raises(StillHandledError):
+                slow.process(message, _never)
+    await async_client.aclose()
     client.close()
 
 
