@@ -1,6 +1,6 @@
 """Drops duplicates in consumers, whatever client of Kafka they use.
 
-A relay publishes a record again after a fault, since it cannot know whether Kafka has it. The
+A relay publishes a record again after a fault, when it cannot find out whether Kafka has it. The
 duplicate has the same key, value and headers. A consumer recognises it by one of two headers:
 
 - **By `event_id`**: remember the ids that were handled, for a time. This is right whenever the

@@ -18,7 +18,7 @@ M = TypeVar("M", bound=AnyRecord)
 
 
 class Ordering(Enum):
-    """What you know about the services that write to the topics of a consumer.
+    """What you state about the services that write to the topics of a consumer.
 
     `outbox_seq` is drawn when an event is inserted, but an event is published when its transaction
     has committed. `outbox.enqueue` locks the key until the commit, so for one key the order of

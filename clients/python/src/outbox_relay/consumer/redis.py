@@ -27,7 +27,7 @@ _HANDLED = "handled"
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 """Deletes a claim that is still ours."""
 _PAUSE_SECONDS = 0.05
-"""Between two looks at a claim of another consumer."""
+"""Between two checks of a claim of another consumer."""
 
 
 class RedisClient(Protocol):
@@ -71,7 +71,7 @@ class _RedisStore:
         return f"{self._prefix}:{self._consumer}:{record.topic}:{record.event_id()}"
 
     def _deadline(self) -> float:
-        """Until when a claim of another consumer has ended, if nobody renews it."""
+        """Return when to give up: later than any claim that exists now expires."""
         return time.monotonic() + self._handling_max_ms / 1000 + 1
 
     def _require_time(self, deadline: float, record: Record) -> None:

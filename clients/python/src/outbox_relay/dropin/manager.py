@@ -13,7 +13,7 @@ class OutboxManager:
 
     Args:
         outbox_repository: Where events are added.
-        redis_client: Not used. The relay needs nobody to wake it.
+        redis_client: Not used. The relay polls the outbox.
         service_name: Header `source_service` of envelopes that have no field of this name.
     """
 
