@@ -151,7 +151,12 @@ fn the_topics_of_each_service_are_made_as_they_are_today() {
 /// The README's first manifest, and that manifest with each block that shows a part of `spec`.
 #[test]
 fn manifests_of_pages_are_ones_that_a_relay_takes() {
-    let pages = ["README.md", "docs/setup.md", "docs/reference.md"];
+    let pages = [
+        "README.md",
+        "docs/setup.md",
+        "docs/reference.md",
+        "docs/adopting.md",
+    ];
     let blocks: Vec<Value> = pages
         .iter()
         .flat_map(|page| manifests(&root().join(page)))

@@ -312,8 +312,8 @@ impl Adoption<'_> {
 /// Statements that drop our triggers of a table. `table` is quoted.
 pub(super) fn drop_triggers(table: &str) -> String {
     format!(
-        "drop trigger if exists {TRIGGER_MARK} on {table};\ndrop trigger if exists {TRIGGER_ADD} on \
-         {table};\n"
+        "drop trigger if exists {TRIGGER_MARK} on {table};\n\
+         drop trigger if exists {TRIGGER_ADD} on {table};\n"
     )
 }
 
