@@ -164,17 +164,17 @@ impl Adoption<'_> {
     }
 
     /// Order of waiting rows: their time, then their key. Rows of one transaction often have the
-    /// same time. A UUID does not show which came first, so their place in the table goes before it:
-    /// it does, unless somebody has updated the rows.
+    /// same time. A UUID does not show which came first, so the row's place in the table precedes
+    /// it, which shows that unless somebody has updated the rows.
     fn order(&self) -> String {
         let expressions = &self.conversions.main.expressions;
         let created_at = expressions.get(&EventColumn::CreatedAt);
         let created_at = created_at.map(|expression| format!("({expression})"));
         let keys = &self.table.key_columns;
         let is_uuid = |column: &String| self.table.type_of(column) == Some("uuid");
-        let place = keys.iter().any(is_uuid).then(|| "r.ctid".to_owned());
+        let ctid = keys.iter().any(is_uuid).then(|| "r.ctid".to_owned());
         let keys = keys.iter().map(|column| format!("r.{}", quoted(column)));
-        let order = created_at.into_iter().chain(place).chain(keys);
+        let order = created_at.into_iter().chain(ctid).chain(keys);
         order.collect::<Vec<_>>().join(", ")
     }
 
