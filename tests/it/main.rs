@@ -3,6 +3,7 @@
 
 #[macro_use]
 mod harness;
+mod adopt_triggers;
 mod alerts;
 mod architecture;
 mod chart_install;
