@@ -20,7 +20,7 @@
       coalesce(a_event_id, gen_random_uuid()), a_aggregate_type, a_aggregate_id, a_event_type, a_topic, a_event_key, a_payload,
       coalesce(a_headers, '{}'), coalesce(a_created_at, clock_timestamp()), @source@, @source_key@
     );
-  elsif a_topic is not null and coalesce(a_event_key, a_aggregate_id) is not null then
+  elsif a_topic is not null and has_key and coalesce(a_event_key, a_aggregate_id) is not null then
     -- It takes its place in its key, and the relay rejects it there as onPoison says.
     insert into @schema@.event (
       event_id, aggregate_type, aggregate_id, event_type, topic, event_key, payload, headers, source, source_key

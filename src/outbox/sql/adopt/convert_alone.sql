@@ -5,5 +5,6 @@
     exception
       when data_exception or integrity_constraint_violation or syntax_error_or_access_rule_violation or plpgsql_error then
         @variable@ := null;
+        @on_failure@
         fault := format('SQLSTATE %s in expression %s', sqlstate, '@column@');
     end;
