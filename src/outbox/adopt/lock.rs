@@ -6,11 +6,7 @@ use sqlx::{PgConnection, query_as};
 use tokio::time::Instant;
 
 use crate::{
-    outbox::adopt::{
-        AdoptError,
-        apply::{read_entries, run},
-        failed, release,
-    },
+    outbox::adopt::{AdoptError, apply::read_entries, failed, release, run},
     report::ProblemClass,
     settings::RelaySettings,
 };
