@@ -1,5 +1,6 @@
 //! Shared by tests: addresses of the rig's servers, a database per test, servers with faults.
 
+pub(crate) mod adopted;
 pub(crate) mod api_proxy;
 pub(crate) mod api_server;
 pub(crate) mod brokers;

@@ -3,7 +3,13 @@
 
 #[macro_use]
 mod harness;
+mod adopt_bytes;
+mod adopt_faults;
+mod adopt_order;
+mod adopt_presets;
+mod adopt_restore;
 mod adopt_services;
+mod adopt_triggers;
 mod alerts;
 mod architecture;
 mod chart_install;

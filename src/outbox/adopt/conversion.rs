@@ -112,6 +112,14 @@ impl Conversion {
         }
     }
 
+    /// The joins that the expression for a column needs: none if it uses only the row.
+    pub(super) fn lateral_of(&self, column: EventColumn) -> &str {
+        match uses_envelope(&self.expressions[&column]) {
+            true => &self.lateral,
+            false => "",
+        }
+    }
+
     fn with_own(mut self, expressions: &AdoptExpressions) -> Self {
         for column in EventColumn::ALL {
             if let Some(own) = column.own(expressions) {
@@ -143,9 +151,25 @@ impl Conversions {
             Some(AdoptPreset::Debezium) => debezium(),
             None => own_only(),
         };
-        all.main = all.main.with_own(&settings.expressions);
+        let own = &settings.expressions;
+        all.main = all.main.with_own(own);
+        // A row is not published whole when the manifest wants something from its envelope.
+        let needs_envelope = EventColumn::ALL
+            .iter()
+            .filter_map(|column| column.own(own))
+            .any(|expression| uses_envelope(expression));
+        all.fallback = all
+            .fallback
+            .filter(|_| !needs_envelope)
+            .map(|fallback| fallback.with_own(own));
         all
     }
+}
+
+/// Whether an expression uses the joins of preset EventOutbox: the names of all their columns begin
+/// with this word.
+fn uses_envelope(expression: &str) -> bool {
+    expression.to_ascii_lowercase().contains("envelope")
 }
 
 fn own_only() -> Conversions {

@@ -67,7 +67,8 @@ impl Adoption<'_> {
         let (published, marked, mark) = (quoted(published), self.marked(), self.mark());
         format!(
             "{drops}create trigger {TRIGGER_MARK} before insert on {table} for each row when \
-             (new.{published} is null) execute function {schema}.{mark}();\n\
+             (new.{published} is null or new.{published} = {marked}) execute function \
+             {schema}.{mark}();\n\
              create trigger {TRIGGER_ADD} after insert on {table} for each row when \
              (new.{published} = {marked}) execute function {schema}.{add}();\n"
         )
@@ -142,7 +143,8 @@ impl Adoption<'_> {
 
     /// Value of the published column in a row that the trigger has marked.
     fn marked(&self) -> String {
-        let marked = "(now() + interval '1 microsecond')";
+        let marked = "(pg_catalog.now() operator(pg_catalog.+) \
+            '1 microsecond'::pg_catalog.interval)";
         let column = self.settings.published_column.as_deref();
         let kind = column.and_then(|column| self.table.type_of(column));
         match kind {
@@ -286,7 +288,8 @@ impl Adoption<'_> {
                 .replace("@expression@", &self.cast(main, *column))
                 .replace("@variable@", &format!("a_{}", column.name()))
                 .replace("@column@", column.name())
-                .replace("@lateral@", main.lateral.trim_end())
+                .replace("@on_failure@", on_failure(*column))
+                .replace("@lateral@", main.lateral_of(*column).trim_end())
                 .replace("@row@", row)
         });
         blocks.collect()
@@ -306,6 +309,15 @@ impl Adoption<'_> {
             }
             _ => format!("(\n{expression}\n)::{}", column.sql_type()),
         }
+    }
+}
+
+/// What else happens in a row whose expression for the column fails. Without its own key, a row has
+/// no place in the order of its aggregate: the id of the aggregate is not its key.
+fn on_failure(column: EventColumn) -> &'static str {
+    match column {
+        EventColumn::EventKey => "has_key := false;",
+        _ => "",
     }
 }
 

@@ -9,4 +9,5 @@ declare
   a_aggregate_id text;
   a_event_type text;
   a_created_at timestamptz;
+  has_key boolean := true;
   fault text;

@@ -10,6 +10,7 @@ begin
   loop
     a_payload := null; a_headers := null; a_topic := null; a_event_key := null; a_event_id := null;
     a_aggregate_type := null; a_aggregate_id := null; a_event_type := null; a_created_at := null; fault := null;
+    has_key := true;
 @body@
     update @table@ as t set @published@ = @marked@ where @same_key@;
     moved := moved + 1;
