@@ -7,7 +7,7 @@ use crate::{
     outbox::adopt::{
         AdoptError,
         conversion::{Conversion, EventColumn},
-        refused,
+        failed, refused,
         statements::PayloadTypes,
         table::Table,
     },
@@ -36,7 +36,11 @@ async fn check(
         let checked = Checked {
             column: *column,
             expression,
-            from: format!("{} as r {}", table.quoted, conversion.lateral),
+            // As in the functions: the row has no system columns, such as ctid.
+            from: format!(
+                "(select t.* from {} as t) as r {}",
+                table.quoted, conversion.lateral
+            ),
         };
         let kind = checked.check(connection, settings).await?;
         if *column == EventColumn::Payload {
@@ -94,6 +98,12 @@ impl Checked<'_> {
         );
         self.prepare(connection, settings, conditional).await?;
         let kind = self.prepare(connection, settings, bracketed).await?;
+        // Here the server accepts nothing that is computed from several rows.
+        let alone = format!(
+            "select true from {} where (\n{}\n) is null",
+            self.from, self.expression
+        );
+        self.prepare(connection, settings, alone).await?;
         let cast = format!(
             "select (\n{}\n)::{} from {}",
             self.expression,
@@ -121,8 +131,10 @@ impl Checked<'_> {
         sql: String,
     ) -> Result<String, AdoptError> {
         let described = connection.describe(AssertSqlSafe(sql).into_sql_str()).await;
-        let described =
-            described.map_err(|error| self.refuse(settings, &reason_of_server(&error)))?;
+        let described = described.map_err(|error| match reason_of_server(&error) {
+            Some(reason) => self.refuse(settings, &reason),
+            None => failed("check the expressions", settings)(error),
+        })?;
         let parameters = match described.parameters() {
             Some(Either::Left(types)) => types.len(),
             Some(Either::Right(count)) => count,
@@ -142,11 +154,13 @@ impl Checked<'_> {
     }
 }
 
-/// What the server has against an expression. The text quotes the expression at most: the statement
-/// was prepared, so it has read no row.
-fn reason_of_server(error: &sqlx::Error) -> String {
-    match error.as_database_error() {
-        Some(error) => error.message().to_owned(),
-        None => crate::outbox::error::classify(error).to_string(),
-    }
+/// What the server has against an expression; `None` for an error that has another cause, such as a
+/// lock. The text quotes the expression at most: the statement was prepared, so it has read no row.
+fn reason_of_server(error: &sqlx::Error) -> Option<String> {
+    let error = error.as_database_error()?;
+    let code = error.code()?;
+    let is_of_text = ["0A", "22", "42"]
+        .iter()
+        .any(|class| code.starts_with(class));
+    is_of_text.then(|| error.message().to_owned())
 }
