@@ -26,6 +26,8 @@ pub(super) struct Table {
     is_partition: bool,
     /// Names of the columns with their types.
     pub(super) columns: Vec<(String, String)>,
+    /// Names of the columns with a default, or a value that is generated.
+    defaults: Vec<String>,
     /// Columns of the primary key, in its order.
     pub(super) key_columns: Vec<String>,
     /// Triggers that would run after the one that marks a row.
@@ -73,6 +75,7 @@ impl Table {
             has_row_security: row.try_get("has_row_security")?,
             is_partition: row.try_get("is_partition")?,
             columns: columns.into_iter().zip(types).collect(),
+            defaults: row.try_get("defaults")?,
             key_columns: row.try_get("key_columns")?,
             later_triggers: row.try_get("later_triggers")?,
             adopted_by: row.try_get("adopted_by")?,
@@ -125,7 +128,7 @@ impl Table {
             "r" | "p" => return self.obstacle_of_key(),
             "v" | "m" => "a view: adopt the table below it",
             "f" => "a foreign table: adopt it where it is stored",
-            _ => "no table",
+            _ => "no table: correct spec.migration.adopt",
         };
         Some(format!("it is {kind}"))
     }
@@ -170,15 +173,24 @@ impl Table {
             "timestamp(6) with time zone",
             "timestamp(6) without time zone",
         ];
-        (!allowed.contains(&found)).then(|| {
-            format!("column {published} has type {found}: it must be timestamptz or timestamp")
+        if !allowed.contains(&found) {
+            return Some(format!(
+                "column {published} has type {found}: it must be timestamptz or timestamp"
+            ));
+        }
+        let has_default = self.defaults.iter().any(|column| column == published);
+        has_default.then(|| {
+            format!("column {published} has a default: drop it, or new rows count as published")
         })
     }
 
     fn obstacle_of_triggers(&self, schema: &SchemaName) -> Option<String> {
         if let Some(other) = self.adopted_by.as_deref() {
             if other != schema.as_str() {
-                return Some(format!("the outbox in schema {other} has adopted it"));
+                return Some(format!(
+                    "the outbox in schema {other} has adopted it: remove it from migration.adopt \
+                     of that outbox first"
+                ));
             }
         }
         let later = self.later_triggers.first()?;

@@ -16,6 +16,9 @@ select
     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum
   ) as types,
   array(
+    select a.attname::text from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.atthasdef
+  ) as defaults,
+  array(
     select a.attname::text
     from pg_index as i
     cross join lateral unnest(i.indkey) with ordinality as k (attnum, position)
