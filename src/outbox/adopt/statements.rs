@@ -172,7 +172,7 @@ impl Adoption<'_> {
             .main
             .expressions
             .get(&EventColumn::CreatedAt);
-        let created_at = created_at.map(|expression| format!("({expression})"));
+        let created_at = created_at.map(|expression| format!("(\n{}\n)", protected(expression)));
         let keys = self.table.key_columns.iter();
         let keys = keys.map(|column| format!("r.{}", quoted(column)));
         created_at
@@ -231,6 +231,7 @@ impl Adoption<'_> {
             .replace("@mark@", &self.mark())
             .replace("@move@", &format!("move_from_{}", self.source))
             .replace("@check@", &self.check_name())
+            .replace(AT, "@")
     }
 
     /// Statements that convert `row` and add the result to `event`.
@@ -299,7 +300,7 @@ impl Adoption<'_> {
 
     /// The expression for a column, converted to the type of the column.
     fn cast(&self, conversion: &Conversion, column: EventColumn) -> String {
-        let expression = &conversion.expressions[&column];
+        let expression = protected(&conversion.expressions[&column]);
         let kind = if Some(conversion) == self.conversions.fallback.as_ref() {
             &self.payload_types.fallback
         } else {
@@ -312,6 +313,14 @@ impl Adoption<'_> {
             _ => format!("(\n{expression}\n)::{}", column.sql_type()),
         }
     }
+}
+
+/// Stands for `@` in an expression until a template is filled, so that an expression with the name
+/// of one of our placeholders keeps it. No text in PostgreSQL has this character.
+const AT: char = '\0';
+
+fn protected(expression: &str) -> String {
+    expression.replace('@', "\0")
 }
 
 /// What else happens in a row whose expression for the column fails. Without its own key, a row has
