@@ -125,7 +125,10 @@ impl Adoption<'_> {
     /// Hash of everything that the migration makes for the table. Another one: it is made again.
     pub(super) fn definition(&self) -> String {
         let retain = self.settings.retain_ms;
-        let text = format!("{}{}{retain:?}", self.functions(), self.triggers());
+        // Rows that were left and are to be moved now need another adoption.
+        let exhausted = self.settings.exhausted;
+        let (functions, triggers) = (self.functions(), self.triggers());
+        let text = format!("{functions}{triggers}{retain:?}{exhausted:?}");
         let hash = Sha256::digest(text.as_bytes());
         hash.iter()
             .take(16)
