@@ -168,18 +168,21 @@ impl Adoption<'_> {
         }
     }
 
-    /// Order of waiting rows: their time, then their key.
+    /// Order of waiting rows: their time, then their key. All rows of a transaction can have one
+    /// time; random keys are no order then, but the rows' places in the table mostly are.
     fn order(&self) -> String {
-        let created_at = self
-            .conversions
-            .main
-            .expressions
-            .get(&EventColumn::CreatedAt);
+        let expressions = &self.conversions.main.expressions;
+        let created_at = expressions.get(&EventColumn::CreatedAt);
         let created_at = created_at.map(|expression| format!("(\n{}\n)", protected(expression)));
         let keys = self.table.key_columns.iter();
+        let is_random = keys
+            .clone()
+            .any(|column| self.table.type_of(column) == Some("uuid"));
+        let place = is_random.then(|| "r.ctid".to_owned());
         let keys = keys.map(|column| format!("r.{}", quoted(column)));
         created_at
             .into_iter()
+            .chain(place)
             .chain(keys)
             .collect::<Vec<_>>()
             .join(", ")
