@@ -102,6 +102,13 @@ impl Adoption<'_> {
         ))
     }
 
+    /// Condition that a row waits.
+    pub(super) fn any_waiting(&self) -> Option<String> {
+        let waiting = self.waiting()?;
+        let table = &self.table.quoted;
+        Some(format!("exists (select from {table} as r where {waiting})"))
+    }
+
     /// Statement that counts waiting rows that the old worker has given up.
     pub(super) fn count_exhausted(&self) -> Option<String> {
         let published = quoted(self.settings.published_column.as_ref()?);
