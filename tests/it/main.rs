@@ -3,12 +3,18 @@
 
 #[macro_use]
 mod harness;
+mod adopt_migration;
+mod adopt_moving;
+mod adopt_refused;
+mod adopt_relay;
+mod adopt_release;
 mod adopt_triggers;
 mod alerts;
 mod architecture;
 mod chart_install;
 mod chart_values;
 mod cli;
+mod cli_adopt;
 mod cli_parked;
 mod cli_relay;
 mod command_line;
