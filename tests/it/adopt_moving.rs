@@ -12,7 +12,7 @@ use std::{
 
 use outbox_relay::{
     outbox::migrate::{self, migrate},
-    report::{Problem, ProblemClass},
+    report::{MigrationReport, Problem, ProblemClass},
     settings::{ExhaustedRows, RelaySettings},
 };
 use sqlx::PgConnection;
@@ -103,28 +103,49 @@ async fn insert_one(connection: &mut PgConnection, id: i64) {
     inserted.expect("a row");
 }
 
-#[tokio::test]
-async fn a_long_transaction_delays_the_adoption_and_other_writers_wait_less_than_a_second() {
-    let database = Database::create(15).await.migrated().await;
-    let mut long = with_note(&database).await;
+/// Writes rows until a migration ends. Returns its report, and how long the slowest row took.
+async fn write_beside(
+    database: &Database,
+    settings: &RelaySettings,
+    lock_wait: Duration,
+) -> (MigrationReport, Duration) {
     let mut writer = database.connect_as(&database.owner).await;
-    let mut admin = database.as_admin().await;
-    execute(&mut long, "begin; insert into note (id) values (-1)").await;
-    let settings = adopting(&database, [note()]);
     let secrets = database.secrets();
-    let mut migration = pin!(migrate(&settings, &secrets, Duration::from_secs(3)));
+    let mut migration = pin!(migrate(settings, &secrets, lock_wait));
     let (mut slowest, mut written) = (Duration::ZERO, 0);
-    let report = loop {
+    loop {
         let began = Instant::now();
         tokio::select! {
-            report = &mut migration => break report,
-            () = insert_one(&mut writer, written % 1_000) => {
+            report = &mut migration => {
+                // A row that is being written has waited, too.
+                slowest = slowest.max(began.elapsed());
+                eprintln!("{written} rows were written, the slowest took {slowest:?}");
+                return (report, slowest);
+            }
+            () = insert_one(&mut writer, 10 + written % 1_000) => {
                 slowest = slowest.max(began.elapsed());
                 written += 1;
             }
         }
-    };
-    eprintln!("{written} rows were written, the slowest took {slowest:?}");
+    }
+}
+
+/// Checks that no row was lost, once the table is adopted.
+async fn all_rows_are_events(admin: &mut PgConnection) {
+    let counts = "select (select count(*) from note) - (select count(*) from outbox.event)";
+    assert_eq!(value::<i64>(admin, counts).await, 0);
+    assert_eq!(unpublished(admin).await, 0);
+}
+
+#[tokio::test]
+async fn a_long_transaction_delays_the_adoption_and_other_writers_wait_less_than_a_second() {
+    let database = Database::create(15).await.migrated().await;
+    let mut long = with_note(&database).await;
+    let mut admin = database.as_admin().await;
+    execute(&mut long, "begin; insert into note (id) values (-1)").await;
+    let settings = adopting(&database, [note()]);
+    let lock_wait = Duration::from_secs(3);
+    let (report, slowest) = write_beside(&database, &settings, lock_wait).await;
     let problem = report.problem.expect("the table is in use");
     assert_eq!(problem.class, ProblemClass::LockTimeout);
     let message = &problem.message;
@@ -132,20 +153,41 @@ async fn a_long_transaction_delays_the_adoption_and_other_writers_wait_less_than
         message.contains("note") && message.contains("in use by long transactions"),
         "{message}"
     );
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
-    // A writer that waited once has waited for most of a try of 200 ms.
-    assert!(slowest > Duration::from_millis(50), "{slowest:?}");
-    assert!(written > 20, "{written}");
+    // A writer that waits does so for most of a try of 200 ms.
+    let range = Duration::from_millis(50)..Duration::from_secs(1);
+    assert!(range.contains(&slowest), "{slowest:?}");
     assert_eq!(made(&mut admin).await, [""; 0]);
     assert_eq!(events(&mut admin).await, [""; 0]);
 
     execute(&mut long, "rollback").await;
-    // The last insert may have been interrupted.
-    drop(writer);
     adopt(&database, &settings).await;
-    let counts = "select (select count(*) from note) - (select count(*) from outbox.event)";
-    assert_eq!(value::<i64>(&mut admin, counts).await, 0);
-    assert_eq!(unpublished(&mut admin).await, 0);
+    all_rows_are_events(&mut admin).await;
+}
+
+/// An old worker can hold rows while it sends them: `select ... for update skip locked`.
+#[tokio::test]
+async fn a_row_that_an_old_worker_holds_delays_the_adoption_and_writers_wait_less_than_a_second() {
+    let database = Database::create(15).await.migrated().await;
+    let mut worker = with_note(&database).await;
+    let mut admin = database.as_admin().await;
+    insert_notes(&mut worker, 1, 3).await;
+    execute(
+        &mut worker,
+        "begin; select from note where id = 2 for update",
+    )
+    .await;
+    let settings = adopting(&database, [note()]);
+    let lock_wait = Duration::from_secs(3);
+    let (report, slowest) = write_beside(&database, &settings, lock_wait).await;
+    let problem = report.problem.expect("a row is in use");
+    assert_eq!(problem.class, ProblemClass::LockTimeout);
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    assert_eq!(made(&mut admin).await, [""; 0]);
+    assert_eq!(events(&mut admin).await, [""; 0]);
+
+    execute(&mut worker, "rollback").await;
+    adopt(&database, &settings).await;
+    all_rows_are_events(&mut admin).await;
 }
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use sqlx::PgConnection;
 use crate::harness::{
     adopted::adopting,
     own_outbox::{
-        ADOPTED, catalog, events, insert_notes, made, note, numbers, somebody_waits, unpublished,
-        with_note,
+        ADOPTED, catalog, events, insert_notes, made, note, numbers, unpublished, with_note,
     },
     postgres::{Database, execute, refused, value, values},
+    relay::until,
 };
 
 /// Runs a migration that must succeed. Returns its notes on tables.
@@ -155,23 +155,30 @@ async fn a_release_with_an_active_relay_works_when_all_rows_are_published() {
 async fn a_relay_that_starts_during_a_release_waits_for_it() {
     let database = Database::create(15).await;
     let mut owner = with_rows(&database).await;
-    let mut relay = database.connect_as(&database.relay).await;
     execute(
         &mut owner,
-        "begin; select from note where id = 4 for update",
+        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(2); \
+         return new; end';
+         create trigger slow before update on note for each row when (new.id = 4) execute \
+         function slow()",
     )
     .await;
+    let mut relay = database.connect_as(&database.relay).await;
     let mut admin = database.as_admin().await;
-    let while_it_runs = async {
-        somebody_waits(&mut admin).await;
-        execute(&mut relay, "set lock_timeout = '200ms'").await;
+    let starts = async {
+        let sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and \
+            datname = current_database()";
+        until("rows that go back", async || {
+            (value::<i64>(&mut admin, sleeps).await == 1).then_some(())
+        })
+        .await;
+        execute(&mut relay, "set lock_timeout = '100ms'").await;
         assert_eq!(refused(&mut relay, A_LEASE).await, "55P03");
-        execute(&mut owner, "rollback").await;
         execute(&mut relay, "set lock_timeout = 0").await;
         execute(&mut relay, A_LEASE).await;
     };
     let settings = database.settings();
-    let (notes, ()) = tokio::join!(apply(&database, &settings), while_it_runs);
+    let (notes, ()) = tokio::join!(apply(&database, &settings), starts);
     assert_eq!(
         notes,
         ["table public.note is released, 5 rows went back to it as unpublished"]
