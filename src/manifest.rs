@@ -11,11 +11,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kube::ResourceExt;
+
 use crate::{
-    api::OutboxRelay,
-    secrets::{EmbeddedData, Secrets},
+    api::{OutboxRelay, OutboxRelaySpec},
+    secrets::Secrets,
     settings::{
-        InvalidSpec, Owner, RelaySettings, database_projections, migration_projections,
+        InvalidSpec, Owner, Projection, RelaySettings, database_projections, migration_projections,
         relay_projections,
     },
 };
@@ -95,29 +97,26 @@ fn from_text(
     } = parse(text)?;
     let settings = RelaySettings::from_manifest(owner(&relay, cluster), &relay.spec)
         .map_err(|source| ManifestError::Spec { document, source })?;
-    Ok((settings, secrets(&relay, embedded, folder)))
+    let secrets = Secrets::manifest(projections(&relay.spec), embedded, folder);
+    Ok((settings, secrets))
 }
 
 fn owner(relay: &OutboxRelay, cluster: &str) -> Owner {
-    let namespace = relay
-        .metadata
-        .namespace
-        .clone()
-        .unwrap_or_else(|| "default".to_owned());
+    let namespace = relay.namespace().unwrap_or_else(|| "default".to_owned());
     Owner {
         cluster: cluster.to_owned(),
         namespace,
-        name: relay.metadata.name.clone().unwrap_or_default(),
+        name: relay.name_any(),
     }
 }
 
-fn secrets(relay: &OutboxRelay, embedded: EmbeddedData, folder: Option<PathBuf>) -> Secrets {
-    let mut sources = relay_projections(&relay.spec);
+/// Secret files of the relay and of the migration, each of them once.
+fn projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
+    let mut all = relay_projections(spec);
     // Projections of a migration begin with those of the relay's database, which are there already.
-    let already_there = database_projections(&relay.spec).len();
-    let of_migration = migration_projections(&relay.spec).into_iter();
-    sources.extend(of_migration.skip(already_there));
-    Secrets::manifest(sources, embedded, folder)
+    let already_there = database_projections(spec).len();
+    all.extend(migration_projections(spec).into_iter().skip(already_there));
+    all
 }
 
 #[cfg(test)]

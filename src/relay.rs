@@ -100,9 +100,12 @@ async fn run_sessions(options: &Arc<RunOptions>, status: &Arc<Status>, stop: &Ca
 }
 
 fn new_status(settings: &RelaySettings) -> Status {
+    Status::new(&topic_names(settings), Instant::now())
+}
+
+fn topic_names(settings: &RelaySettings) -> Vec<String> {
     let topics = settings.topics.iter();
-    let names: Vec<String> = topics.map(|topic| topic.name.clone()).collect();
-    Status::new(&names, Instant::now())
+    topics.map(|topic| topic.name.clone()).collect()
 }
 
 fn log_new_session(end: session::SessionEnd) {

@@ -104,16 +104,9 @@ impl Problem {
     /// A problem with this message; a message that is too long is cut and ends in `...`.
     #[must_use]
     pub fn new(class: ProblemClass, message: impl Into<String>) -> Self {
-        const CUT: &str = "...";
-        let mut message = message.into();
-        if message.len() > PROBLEM_MESSAGE_BYTES_MAX {
-            let end = message.floor_char_boundary(PROBLEM_MESSAGE_BYTES_MAX - CUT.len());
-            message.truncate(end);
-            message.push_str(CUT);
-        }
         Self {
             class,
-            message,
+            message: cut(message.into()),
             last_good_used: false,
             since: None,
         }
@@ -132,9 +125,24 @@ impl Problem {
     /// Cuts the message of a problem that another process wrote, if it is too long.
     #[must_use]
     pub fn bounded(self) -> Self {
-        let Self { message, .. } = Self::new(self.class, &*self.message);
-        Self { message, ..self }
+        Self {
+            message: cut(self.message),
+            ..self
+        }
     }
+}
+
+/// End of a message that was cut.
+const CUT: &str = "...";
+
+/// Cuts a message that is longer than [`PROBLEM_MESSAGE_BYTES_MAX`].
+fn cut(mut message: String) -> String {
+    if message.len() > PROBLEM_MESSAGE_BYTES_MAX {
+        let end = message.floor_char_boundary(PROBLEM_MESSAGE_BYTES_MAX - CUT.len());
+        message.truncate(end);
+        message.push_str(CUT);
+    }
+    message
 }
 
 /// Classes of problems, a closed set; documented in docs/reasons.md. An older reader reads a newer

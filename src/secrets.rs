@@ -94,6 +94,9 @@ pub struct EmbeddedData {
     config_maps: BTreeMap<String, DataByKey>,
 }
 
+/// Content of a file; `None` if the file does not exist.
+type ReadResult = io::Result<Option<Vec<u8>>>;
+
 /// Data of one `Secret` or `ConfigMap`.
 pub(crate) type DataByKey = BTreeMap<String, Vec<u8>>;
 
@@ -171,7 +174,7 @@ impl Secrets {
         })
     }
 
-    fn read_bytes(&self, file: SecretFile) -> io::Result<Option<Vec<u8>>> {
+    fn read_bytes(&self, file: SecretFile) -> ReadResult {
         match &self.0 {
             Store::Folder(folder) => read_file(&folder.join(file.path())),
             Store::Snapshot(snapshot) => snapshot.read(file),
@@ -212,7 +215,7 @@ fn read_source(
     source: &SecretSource,
     embedded: &EmbeddedData,
     folder: Option<&Path>,
-) -> io::Result<Option<Vec<u8>>> {
+) -> ReadResult {
     if let Some(content) = embedded.get(source) {
         return Ok(Some(content.clone()));
     }
@@ -275,25 +278,27 @@ fn source(sources: &[Projection], file: SecretFile) -> Option<&SecretSource> {
 /// Path `<name>/<key>` below the folder; `None` for a name or key that would leave the folder. In
 /// Kubernetes neither contains a slash.
 fn relative_path(source: &SecretSource) -> Option<PathBuf> {
-    let (SecretSource::Secret { name, key } | SecretSource::ConfigMap { name, key }) = source;
-    let is_file_name = |part: &str| !part.contains(['/', '\\']) && !matches!(part, "" | "." | "..");
+    let (name, key) = source.name_and_key();
     (is_file_name(name) && is_file_name(key)).then(|| Path::new(name).join(key))
 }
 
-/// Content of a file; `None` if it does not exist.
-fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
+/// Whether `part` is the name of a file, and not a path.
+fn is_file_name(part: &str) -> bool {
+    !part.contains(['/', '\\']) && !matches!(part, "" | "." | "..")
+}
+
+fn read_file(path: &Path) -> ReadResult {
+    match std::fs::read(path).map(Some) {
+        Err(error) if is_missing(&error) => Ok(None),
+        content => content,
     }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 fn without_newline(mut text: String) -> String {

@@ -29,16 +29,31 @@ pub const SCHEMA_LEVEL: i64 = 7;
 /// Why an entry of `spec.kafka.properties` is not allowed; `None` if it is. The CRD has the same
 /// rules.
 pub(crate) fn property_error(name: &str, value: &str) -> Option<&'static str> {
-    match name {
-        "linger.ms" if is_linger(value) => None,
-        "linger.ms" => Some("linger.ms must be a number of milliseconds, 0 to 1000"),
-        "compression.type" if COMPRESSION_TYPES.contains(&value) => None,
-        "compression.type" => Some("compression.type must be none, gzip, snappy, lz4 or zstd"),
-        _ => Some(
-            "only linger.ms and compression.type may be set: the others carry the order and \
-             no-loss guarantees",
-        ),
+    if is_allowed_property(name, value) {
+        return None;
     }
+    Some(match name {
+        "linger.ms" => "linger.ms must be a number of milliseconds, 0 to 1000",
+        "compression.type" => "compression.type must be none, gzip, snappy, lz4 or zstd",
+        _ => {
+            "only linger.ms and compression.type may be set: the others carry the order and \
+             no-loss guarantees"
+        }
+    })
+}
+
+fn is_allowed_property(name: &str, value: &str) -> bool {
+    match name {
+        "linger.ms" => is_linger(value),
+        "compression.type" => COMPRESSION_TYPES.contains(&value),
+        _ => false,
+    }
+}
+
+/// Error of the first entry of `spec.kafka.properties` that is not allowed; `None` if all are.
+fn first_property_error(properties: &BTreeMap<String, String>) -> Option<&'static str> {
+    let mut properties = properties.iter();
+    properties.find_map(|(name, value)| property_error(name, value))
 }
 
 /// Values that `compression.type` may have.
@@ -333,6 +348,12 @@ impl RelaySettings {
     pub fn poll_interval(&self) -> Duration {
         Duration::from_millis(self.poll_interval_ms)
     }
+
+    /// Whether the topic is declared, so that rows may be published to it.
+    #[must_use]
+    pub fn declares(&self, topic: &str) -> bool {
+        self.topics.iter().any(|declared| declared.name == topic)
+    }
 }
 
 /// A valid schema name: it matches `^[a-z_][a-z0-9_]{0,62}$` and does not start with `pg_`, so that
@@ -353,15 +374,29 @@ impl TryFrom<String> for SchemaName {
     type Error = InvalidSchemaName;
 
     fn try_from(name: String) -> Result<Self, InvalidSchemaName> {
-        let is_letter = |c: char| c.is_ascii_lowercase() || c == '_';
-        let all_valid = name.chars().all(|c| is_letter(c) || c.is_ascii_digit());
-        let first_valid = name.starts_with(is_letter);
-        if first_valid && all_valid && name.len() <= 63 && !name.starts_with("pg_") {
+        if is_schema_name(&name) {
             Ok(Self(name))
         } else {
             Err(InvalidSchemaName(name))
         }
     }
+}
+
+fn is_schema_name(name: &str) -> bool {
+    name.starts_with(can_begin_schema_name)
+        && name.chars().all(can_be_in_schema_name)
+        && name.len() <= 63
+        && !name.starts_with("pg_")
+}
+
+/// Whether the name of a schema may begin with this character.
+fn can_begin_schema_name(c: char) -> bool {
+    c.is_ascii_lowercase() || c == '_'
+}
+
+/// Whether the name of a schema may contain this character.
+fn can_be_in_schema_name(c: char) -> bool {
+    can_begin_schema_name(c) || c.is_ascii_digit()
 }
 
 impl From<SchemaName> for String {

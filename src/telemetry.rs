@@ -1,7 +1,7 @@
 //! Logs of both binaries: text for people, JSON for machines. An error is logged once, with all its
 //! sources. The environment is read in `bin/` only.
 
-use std::{error::Error, io::IsTerminal};
+use std::{error::Error, io::IsTerminal, iter::successors};
 
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -55,14 +55,11 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), InvalidFilter> {
 /// Text of an error with all its sources, outermost first, separated by colons.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
+    let errors = successors(Some(error), |&error| error.source());
+    errors
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 #[cfg(test)]

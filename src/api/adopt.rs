@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = (
     "!has(self.retain) || has(self.publishedColumn) || (has(self.preset) && self.preset == \
      'EventOutbox')",
-    "retain needs publishedColumn: it tells how old a published row is"
+    "retain needs publishedColumn, the column with the time of publication"
 ))]
 #[x_kube(validation = (
     "!has(self.retain) || (duration(self.retain) >= duration('1h') && duration(self.retain) <= \
@@ -76,10 +76,10 @@ pub enum AdoptPreset {
 /// What happens to waiting rows that the old worker has given up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ExhaustedRows {
-    /// They become events.
+    /// The rows become events.
     #[default]
     Move,
-    /// They stay in the table as they are.
+    /// The rows stay in the table as they are.
     Leave,
 }
 

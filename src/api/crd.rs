@@ -1,7 +1,7 @@
 //! The CustomResourceDefinition as a file: crds/ and the chart contain exactly this text.
 
 use kube::CustomResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::OutboxRelay;
 
@@ -9,13 +9,18 @@ use crate::api::OutboxRelay;
 #[must_use]
 pub fn custom_resource_definition() -> String {
     let mut crd = serde_json::to_value(OutboxRelay::crd()).expect("a CRD is JSON");
-    for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
-        let status = &mut version["schema"]["openAPIV3Schema"]["properties"]["status"];
-        // Distinguishes an object that the operator has not observed yet from one without problems.
-        status["default"] = json!({"observedGeneration": -1});
-    }
+    set_default_status(&mut crd);
     let yaml = serde_yaml::to_string(&crd).expect("a CRD is YAML");
     format!("# Written by `outbox-operator crd`.\n{yaml}")
+}
+
+/// Sets a default that distinguishes an object that the operator has not observed yet from one
+/// without problems.
+fn set_default_status(crd: &mut Value) {
+    for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] =
+            json!({"observedGeneration": -1});
+    }
 }
 
 #[cfg(test)]

@@ -105,11 +105,16 @@ impl ConfigSource {
                 secrets: self.secrets,
                 cluster,
             },
-            None => SettingsSource::Settings {
-                file: self.settings.unwrap_or_else(|| POD_SETTINGS.into()),
-                secrets: self.secrets.unwrap_or_else(|| POD_SECRETS.into()),
-            },
+            None => settings_files(self.settings, self.secrets),
         }
+    }
+}
+
+/// Settings file and folder of secrets, by default those of a relay's pod.
+fn settings_files(settings: Option<PathBuf>, secrets: Option<PathBuf>) -> SettingsSource {
+    SettingsSource::Settings {
+        file: settings.unwrap_or_else(|| POD_SETTINGS.into()),
+        secrets: secrets.unwrap_or_else(|| POD_SECRETS.into()),
     }
 }
 

@@ -162,22 +162,37 @@ impl Changed {
 
     /// Text below a preview, which does not list all items.
     fn describe_preview(&self, verb: &Verb) -> String {
-        let more = match self.matched.saturating_sub(PREVIEW_MAX as u64) {
+        let more = match self.beyond_preview() {
             0 => String::new(),
             more => format!("... and {more} more\n"),
         };
         format!("{more}{}", self.describe(verb))
     }
 
+    /// Number of items that the preview does not list.
+    fn beyond_preview(&self) -> u64 {
+        self.matched.saturating_sub(PREVIEW_MAX as u64)
+    }
+
     fn describe(&self, verb: &Verb) -> String {
         if self.dry_run {
-            return format!("would {} {}\n", verb.infinitive, verb.count(self.matched));
+            format!("would {} {}\n", verb.infinitive, verb.count(self.matched))
+        } else {
+            self.describe_done(verb)
         }
-        let gone = match self.matched - self.done {
+    }
+
+    fn describe_done(&self, verb: &Verb) -> String {
+        let gone = self.describe_gone();
+        format!("{} {}{gone}\n", verb.past, verb.count(self.done))
+    }
+
+    /// Text about the items that were not changed; empty if all were.
+    fn describe_gone(&self) -> String {
+        match self.matched - self.done {
             0 => String::new(),
             gone => format!("; {} no longer existed or had changed", thousands(gone)),
-        };
-        format!("{} {}{gone}\n", verb.past, verb.count(self.done))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Asking for confirmation before something is changed. Reading the answer is IO.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write, stderr, stdin};
 
 use crate::cli::{CliError, args::ConfirmArgs, note};
 
@@ -18,15 +18,16 @@ pub(super) enum Answer {
 /// Returns an error when the terminal cannot be read or written.
 pub(super) fn confirm(arguments: &ConfirmArgs, question: &str) -> Result<Answer, CliError> {
     if arguments.yes {
-        return Ok(Answer::Yes);
+        Ok(Answer::Yes)
+    } else if stdin().is_terminal() {
+        ask(question)
+    } else {
+        Ok(refuse_without_terminal(question))
     }
-    if !io::stdin().is_terminal() {
-        note(&format!(
-            "{question} Nothing was done, because there is no terminal to confirm at. Use --yes to \
-             confirm, or --dry-run to see what would change."
-        ));
-        return Ok(Answer::No);
-    }
+}
+
+/// Asks on the terminal. After a no, the user has read that nothing was done.
+fn ask(question: &str) -> Result<Answer, CliError> {
     let line = prompt(question).map_err(CliError::Ask)?;
     let answer = parse(&line);
     if answer == Answer::No {
@@ -35,11 +36,23 @@ pub(super) fn confirm(arguments: &ConfirmArgs, question: &str) -> Result<Answer,
     Ok(answer)
 }
 
+fn refuse_without_terminal(question: &str) -> Answer {
+    note(&format!(
+        "{question} Nothing was done, because there is no terminal to confirm at. Use --yes to \
+         confirm, or --dry-run to see what would change."
+    ));
+    Answer::No
+}
+
 fn prompt(question: &str) -> io::Result<String> {
-    write!(io::stderr(), "{question} [y/N] ")?;
-    io::stderr().flush()?;
+    write!(stderr(), "{question} [y/N] ")?;
+    stderr().flush()?;
+    read_line()
+}
+
+fn read_line() -> io::Result<String> {
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
+    stdin().lock().read_line(&mut line)?;
     Ok(line)
 }
 

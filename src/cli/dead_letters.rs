@@ -237,8 +237,7 @@ fn header_names(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }
-    let safe: Vec<String> = names.iter().map(|name| line(name)).collect();
-    safe.join(", ")
+    line(&names.join(", "))
 }
 
 fn render_contents(contents: &Contents) -> String {

@@ -14,7 +14,7 @@ use crate::{
     },
     outbox::admin::{AdminClient, AdminError, ParkedEntry, Role},
     report::{Problem, ProblemClass},
-    settings::RelaySettings,
+    settings::{RelaySettings, TopicSettings},
 };
 
 const ADD: Verb = Verb {
@@ -176,34 +176,41 @@ fn describe(topic: &str, key: Option<&str>) -> String {
 /// Checks that the manifest declares the topic. A misspelt topic would be parked without any
 /// effect.
 fn check_declared(settings: &RelaySettings, topic: &str) -> Result<(), CliError> {
-    let topics = &settings.topics;
-    if topics.iter().any(|declared| declared.name == topic) {
+    if settings.declares(topic) {
         return Ok(());
     }
-    let declared: Vec<String> = topics
-        .iter()
-        .map(|topic| format!("'{}'", topic.name))
-        .collect();
+    Err(not_declared(topic, &settings.topics).into())
+}
+
+fn not_declared(topic: &str, declared: &[TopicSettings]) -> Problem {
     let message = format!(
         "the manifest does not declare topic '{}'; it declares {}",
         cell(topic),
-        declared.join(", ")
+        quoted_names(declared)
     );
-    Err(Problem::new(ProblemClass::TopicNotDeclared, message).into())
+    Problem::new(ProblemClass::TopicNotDeclared, message)
+}
+
+fn quoted_names(topics: &[TopicSettings]) -> String {
+    let quoted = topics.iter().map(|topic| format!("'{}'", topic.name));
+    quoted.collect::<Vec<_>>().join(", ")
 }
 
 /// Keeps the keys that are parked for a rejected row. The others have no row to skip.
-fn with_rejected_row(entries: Vec<ParkedEntry>) -> Vec<ParkedEntry> {
-    let (kept, others): (Vec<_>, Vec<_>) = entries
-        .into_iter()
-        .partition(|entry| entry.key.is_some() && entry.outbox_seq.is_some());
-    if !others.is_empty() {
+fn with_rejected_row(mut entries: Vec<ParkedEntry>) -> Vec<ParkedEntry> {
+    let found = entries.len();
+    entries.retain(ParkedEntry::has_rejected_row);
+    note_parked_by_hand(found - entries.len());
+    entries
+}
+
+/// Prints how many entries cannot be skipped, if there are any.
+fn note_parked_by_hand(number: usize) {
+    if number > 0 {
         note(&format!(
-            "{} parked by hand have no rejected row to skip: unpark them with `parked retry`",
-            others.len()
+            "{number} parked by hand have no rejected row to skip: unpark them with `parked retry`"
         ));
     }
-    kept
 }
 
 fn render_list(entries: &[ParkedEntry]) -> String {

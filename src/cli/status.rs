@@ -29,61 +29,82 @@ pub(super) async fn status(arguments: CommonArgs, out: &mut impl Write) -> Resul
 }
 
 fn in_words(overview: &Overview) -> String {
-    let schema = format!("{}, level {}", overview.schema, overview.level);
-    let owner = match &overview.owner {
-        None => "no OutboxRelay".to_owned(),
-        Some(owner) => line(&owner.to_string()),
-    };
-    let mut text = fields(&[
-        ("schema", schema),
-        ("managed by", owner),
+    let parts = [
+        summary(overview),
+        relays(&overview.relays),
+        unowned(&overview.lanes_without_relay),
+        attention(&overview.attention),
+    ];
+    parts.concat()
+}
+
+/// Fields of the outbox as a whole, above the lists.
+fn summary(overview: &Overview) -> String {
+    fields(&[
+        ("schema", schema(overview)),
+        ("managed by", owner(overview)),
         ("waiting", waiting(&overview.waiting)),
         ("dead rows", dead_rows(overview)),
-    ]);
-    text.push_str(&relays(&overview.relays));
-    text.push_str(&unowned(&overview.lanes_without_relay));
-    text.push_str(&attention(&overview.attention));
-    text
+    ])
+}
+
+fn schema(overview: &Overview) -> String {
+    format!("{}, level {}", overview.schema, overview.level)
+}
+
+fn owner(overview: &Overview) -> String {
+    match &overview.owner {
+        None => "no OutboxRelay".to_owned(),
+        Some(owner) => line(&owner.to_string()),
+    }
 }
 
 fn waiting(waiting: &Waiting) -> String {
     let more = if waiting.capped { "more than " } else { "" };
-    let rows = count(unsigned(waiting.rows), "row");
+    let rows = count_of(waiting.rows, "row");
+    format!("{more}{rows}{}", oldest_row(waiting))
+}
+
+/// Age of the oldest waiting row, to be appended to their number; empty if no row is waiting.
+fn oldest_row(waiting: &Waiting) -> String {
     match (&waiting.oldest_at, waiting.oldest_seconds) {
-        (Some(at), Some(seconds)) => {
-            format!("{more}{rows}, the oldest for {} (since {at})", age(seconds))
-        }
-        _ => format!("{more}{rows}"),
+        (Some(at), Some(seconds)) => format!(", the oldest for {} (since {at})", age(seconds)),
+        _ => String::new(),
     }
 }
 
 fn dead_rows(overview: &Overview) -> String {
-    let oldest = match overview.oldest_transaction_seconds {
+    let rows = thousands(unsigned(overview.dead_rows));
+    let oldest = oldest_transaction(overview.oldest_transaction_seconds);
+    format!("{rows}; oldest transaction: {oldest}")
+}
+
+fn oldest_transaction(seconds: Option<f64>) -> String {
+    match seconds {
         None => "none visible".to_owned(),
         Some(seconds) => format!("{} old", age(seconds)),
-    };
-    let rows = thousands(unsigned(overview.dead_rows));
-    format!("{rows}; oldest transaction: {oldest}")
+    }
 }
 
 fn relays(relays: &[RelayEntry]) -> String {
     if relays.is_empty() {
         return "\nno relay is active\n".to_owned();
     }
-    let cells = |relay: &RelayEntry| {
-        [
-            relay.pod.clone(),
-            lease(relay),
-            relay.breaker.clone(),
-            relay.lanes.len().to_string(),
-            ranges(&relay.lanes),
-        ]
-    };
     let table = table(
         ["RELAY", "LEASE", "BREAKER", "LANES", ""],
-        relays.iter().map(cells),
+        relays.iter().map(relay_cells),
     );
     format!("\n{table}")
+}
+
+fn relay_cells(relay: &RelayEntry) -> [String; 5] {
+    [
+        relay.pod.clone(),
+        lease(relay),
+        relay.breaker.clone(),
+        relay.lanes.len().to_string(),
+        ranges(&relay.lanes),
+    ]
 }
 
 fn lease(relay: &RelayEntry) -> String {
@@ -106,28 +127,33 @@ fn attention(items: &[Attention]) -> String {
     if items.is_empty() {
         return "\nnothing is parked, and there are no dead letters\n".to_owned();
     }
-    let cells = |item: &Attention| {
-        [
-            item_kind(item),
-            item.topic.clone(),
-            item.class.clone(),
-            item.oldest_at.clone(),
-        ]
-    };
     let table = table(
         ["ATTENTION", "TOPIC", "CLASS", "SINCE"],
-        items.iter().map(cells),
+        items.iter().map(attention_cells),
     );
     format!("\n{table}")
 }
 
+fn attention_cells(item: &Attention) -> [String; 4] {
+    [
+        item_kind(item),
+        item.topic.clone(),
+        item.class.clone(),
+        item.oldest_at.clone(),
+    ]
+}
+
 fn item_kind(item: &Attention) -> String {
-    let number = unsigned(item.number);
     match item.kind {
         AttentionKind::ParkedTopic => "parked topic".to_owned(),
-        AttentionKind::ParkedKeys => count(number, "parked key"),
-        AttentionKind::DeadLetters => count(number, "dead letter"),
+        AttentionKind::ParkedKeys => count_of(item.number, "parked key"),
+        AttentionKind::DeadLetters => count_of(item.number, "dead letter"),
     }
+}
+
+/// Number and noun of a count that PostgreSQL sent.
+fn count_of(number: i64, noun: &str) -> String {
+    count(unsigned(number), noun)
 }
 
 /// A count that PostgreSQL sent. It is never negative.
@@ -137,22 +163,16 @@ fn unsigned(number: i64) -> u64 {
 
 /// Sorted lanes as ranges: `0-3, 7`.
 fn ranges(lanes: &[i16]) -> String {
-    let mut ranges: Vec<(i16, i16)> = Vec::new();
-    for lane in lanes {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == *lane => *last = *lane,
-            _ => ranges.push((*lane, *lane)),
-        }
-    }
-    let texts: Vec<String> = ranges.into_iter().map(range).collect();
-    texts.join(", ")
+    let runs = lanes.chunk_by(|lane, next| lane + 1 == *next);
+    runs.map(range).collect::<Vec<_>>().join(", ")
 }
 
-fn range((first, last): (i16, i16)) -> String {
-    if first == last {
-        first.to_string()
-    } else {
-        format!("{first}-{last}")
+/// Consecutive lanes as a range: `0-3`, or only `7`.
+fn range(lanes: &[i16]) -> String {
+    match lanes {
+        [] => String::new(),
+        [lane] => lane.to_string(),
+        [first, .., last] => format!("{first}-{last}"),
     }
 }
 

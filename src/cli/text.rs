@@ -22,7 +22,11 @@ pub(super) fn lines(text: &str) -> String {
 pub(super) fn cell(text: &str) -> String {
     // Cutting first bounds the work for a payload of megabytes.
     let start: String = text.chars().take(CELL_CHARS_MAX + 1).collect();
-    let safe = line(&start);
+    cut(line(&start))
+}
+
+/// Cuts a text that is longer than a cell, so that it ends in `…`.
+fn cut(safe: String) -> String {
     if safe.chars().count() <= CELL_CHARS_MAX {
         return safe;
     }
@@ -84,12 +88,18 @@ fn table_line<const N: usize>(row: &[String; N], widths: &[usize; N]) -> String 
 
 /// Formats names and values, one pair in each line. Does not escape them.
 pub(super) fn fields(fields: &[(&str, String)]) -> String {
-    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let width = longest_name(fields);
     let mut text = String::new();
     for (name, value) in fields {
         let _ = writeln!(text, "{name:width$}  {value}");
     }
     text
+}
+
+/// Length in bytes of the longest name; all names are ASCII.
+fn longest_name(fields: &[(&str, String)]) -> usize {
+    let lengths = fields.iter().map(|(name, _)| name.len());
+    lengths.max().unwrap_or(0)
 }
 
 /// Formats a value as JSON that is safe on a terminal: also escapes characters that serde does not
@@ -127,15 +137,10 @@ pub(super) fn count(number: u64, noun: &str) -> String {
 
 /// Formats a number with commas: `1,234,567`.
 pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", thousands(number / 1000), number % 1000),
     }
-    text
 }
 
 /// Formats an age in its two largest units: `5s`, `3m20s`, `2h05m`, `4d03h`.

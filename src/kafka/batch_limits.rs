@@ -19,6 +19,22 @@ pub struct TopicLimits {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitsByTopic(pub Vec<TopicLimits>);
 
+impl LimitsByTopic {
+    /// Smallest known `max.message.bytes`.
+    fn strictest(&self) -> usize {
+        self.known_bytes().min().unwrap_or(BATCH_BYTES_MAX)
+    }
+
+    /// Largest known `max.message.bytes`.
+    fn most_generous(&self) -> usize {
+        self.known_bytes().max().unwrap_or(BATCH_BYTES_MAX)
+    }
+
+    fn known_bytes(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().filter_map(|topic| topic.max_message_bytes)
+    }
+}
+
 /// Size limits of a producer, derived from its topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
@@ -43,9 +59,7 @@ impl BatchLimits {
     /// large as the most generous topic accepts.
     #[must_use]
     pub fn for_topics(limits: &LimitsByTopic) -> Self {
-        let known = || limits.0.iter().filter_map(|topic| topic.max_message_bytes);
-        let strictest = known().min().unwrap_or(BATCH_BYTES_MAX);
-        let most_generous = known().max().unwrap_or(BATCH_BYTES_MAX);
+        let (strictest, most_generous) = (limits.strictest(), limits.most_generous());
         Self {
             batch_bytes: strictest.clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX),
             message_max_bytes: most_generous.clamp(BATCH_BYTES_MAX, MESSAGE_BYTES_MAX),

@@ -29,21 +29,33 @@ pub enum DeliveryError {
     Purged,
 }
 
+impl DeliveryError {
+    /// Class of the problem if the whole cluster fails; `None` if it does not.
+    pub(super) fn cluster_class(self) -> Option<ProblemClass> {
+        match self {
+            Self::Cluster(class) => Some(class),
+            _ => None,
+        }
+    }
+}
+
 /// Problem of the cluster that an error without a record indicates; `None` if it indicates none.
 ///
 /// `reason` is librdkafka's text. It is only used to distinguish a TLS failure from a lost
 /// connection: a refused client certificate, and a broker that does not speak TLS, have the same
 /// code as an unreachable broker (measured with librdkafka 2.12.1).
 pub(super) fn cluster_problem(code: Code, reason: &str) -> Option<ProblemClass> {
-    let tls_failed = reason.contains("SSL handshake failed")
-        || (reason.contains("SSL routines") && !reason.contains("unexpected eof"));
-    match classify(code) {
-        DeliveryError::Cluster(ProblemClass::KafkaUnreachable) if tls_failed => {
-            Some(ProblemClass::KafkaTlsFailed)
-        }
-        DeliveryError::Cluster(class) => Some(class),
-        _ => None,
+    let class = classify(code).cluster_class()?;
+    if class == ProblemClass::KafkaUnreachable && is_tls_failure(reason) {
+        return Some(ProblemClass::KafkaTlsFailed);
     }
+    Some(class)
+}
+
+/// Whether librdkafka's text is about TLS itself, and not about a connection that ended.
+fn is_tls_failure(reason: &str) -> bool {
+    reason.contains("SSL handshake failed")
+        || (reason.contains("SSL routines") && !reason.contains("unexpected eof"))
 }
 
 /// Classifies an error code of librdkafka or of a broker. Unknown codes blame the cluster, so that

@@ -110,16 +110,25 @@ impl MetadataClient {
 
     /// Class of problem behind a failed request.
     fn failure(&self, error: &KafkaError) -> ProblemClass {
-        // Serves the error callback, which has more detail than this time-out.
+        // The error callback has more detail than this time-out.
+        self.serve_events();
+        let reported = self.cluster_error.get();
+        reported.unwrap_or_else(|| class_by_code(error))
+    }
+
+    /// Serves librdkafka's waiting events, so that it calls the error callback.
+    fn serve_events(&self) {
         for _ in 0..EVENTS_MAX {
             let _ = self.client.poll(Duration::ZERO);
         }
-        let by_code = match error.rdkafka_error_code().map(classify) {
-            Some(DeliveryError::Cluster(class)) => class,
-            _ => ProblemClass::KafkaUnreachable,
-        };
-        self.cluster_error.get().unwrap_or(by_code)
     }
+}
+
+/// Class of problem that the code of a failed request indicates.
+fn class_by_code(error: &KafkaError) -> ProblemClass {
+    let delivery_error = error.rdkafka_error_code().map(classify);
+    let class = delivery_error.and_then(DeliveryError::cluster_class);
+    class.unwrap_or(ProblemClass::KafkaUnreachable)
 }
 
 fn description(topic: &MetadataTopic) -> TopicDescription {
@@ -133,11 +142,19 @@ fn description(topic: &MetadataTopic) -> TopicDescription {
 }
 
 fn existing(partitions: &[MetadataPartition]) -> TopicDescription {
-    let replicas = partitions.iter().map(|one| one.replicas().len()).min();
     TopicDescription::Exists {
         partitions: partitions.len(),
-        replicas: replicas.unwrap_or(0),
-        // A partition without a leader has leader -1.
-        has_leaders: partitions.iter().all(|one| one.leader() >= 0),
+        replicas: fewest_replicas(partitions),
+        has_leaders: have_leaders(partitions),
     }
+}
+
+fn fewest_replicas(partitions: &[MetadataPartition]) -> usize {
+    let replicas = partitions.iter().map(|one| one.replicas().len());
+    replicas.min().unwrap_or(0)
+}
+
+fn have_leaders(partitions: &[MetadataPartition]) -> bool {
+    // A partition without a leader has leader -1.
+    partitions.iter().all(|one| one.leader() >= 0)
 }

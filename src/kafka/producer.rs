@@ -133,10 +133,13 @@ impl Context {
     /// Logs each error code of a topic once: a problem only holds the class of an error, so its
     /// code must be found in the log.
     fn log_once(&self, topic: &str, code: RDKafkaErrorCode) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.insert((topic.to_owned(), code as i32)) {
+        if self.logged().insert((topic.to_owned(), code as i32)) {
             tracing::warn!(topic, error = ?code, "Kafka did not accept a record");
         }
+    }
+
+    fn logged(&self) -> MutexGuard<'_, BTreeSet<(String, i32)>> {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,28 +176,39 @@ impl ProducerContext for Context {
     }
 }
 
-/// Sets the properties that the ordering and no-loss guarantees depend on. Called after those of
-/// the manifest, so that none of them can be overridden.
+/// Properties that the ordering and no-loss guarantees depend on: names and values.
+const STRICT: &[(&str, &str)] = &[
+    // Retries may neither duplicate nor reorder records.
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    ("max.in.flight", "1"),
+    // If a record fails for good, all later ones fail with it, instead of leaving a gap.
+    ("enable.gapless.guarantee", "true"),
+    // No record fails because it is late: an outage only delays records.
+    ("message.timeout.ms", "0"),
+    // A topic that a broker with stale metadata does not know yet is requested again. Unit: ms;
+    // larger values overflow in librdkafka (measured).
+    ("topic.metadata.propagation.max.ms", "2000000"),
+    // Keys go to the same partitions as with Kafka's Java producers.
+    ("partitioner", "murmur2_random"),
+    // More than the relay ever has in flight: the relay bounds the queue itself.
+    ("queue.buffering.max.messages", "200000"),
+];
+
+/// Sets the properties of [`STRICT`] and the limits of batches. Called after the properties of the
+/// manifest, so that none of these can be overridden.
 fn make_strict(config: &mut ClientConfig, limits: BatchLimits) {
+    for &(name, value) in STRICT {
+        config.set(name, value);
+    }
+    set_batch_limits(config, limits);
+}
+
+fn set_batch_limits(config: &mut ClientConfig, limits: BatchLimits) {
+    // A broker accepts or rejects whole batches.
     config
-        // Retries may neither duplicate nor reorder records.
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("max.in.flight", "1")
-        // If a record fails for good, all later ones fail with it, instead of leaving a gap.
-        .set("enable.gapless.guarantee", "true")
-        // No record fails because it is late: an outage only delays records.
-        .set("message.timeout.ms", "0")
-        // A topic that a broker with stale metadata does not know yet is requested again. Unit: ms;
-        // larger values overflow in librdkafka (measured).
-        .set("topic.metadata.propagation.max.ms", "2000000")
-        // Keys go to the same partitions as with Kafka's Java producers.
-        .set("partitioner", "murmur2_random")
-        // A broker accepts or rejects whole batches.
         .set("batch.size", limits.batch_bytes.to_string())
-        .set("message.max.bytes", limits.message_max_bytes.to_string())
-        // More than the relay ever has in flight: the relay bounds the queue itself.
-        .set("queue.buffering.max.messages", "200000");
+        .set("message.max.bytes", limits.message_max_bytes.to_string());
 }
 
 /// Weakens the configuration where a failpoint for tests is enabled.
@@ -275,12 +289,7 @@ impl Producer {
     pub fn send(&self, record: Record<'_>, slot: usize) -> Result<(), DeliveryError> {
         self.inner
             .send(record.into_base_record(slot))
-            .map_err(|(error, _)| match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::QueueFull) | None => {
-                    DeliveryError::Cluster(ProblemClass::KafkaError)
-                }
-                Some(code) => classify(code),
-            })
+            .map_err(|(error, _)| send_error(&error))
     }
 
     /// Whether a fatal error has ended this producer: it never sends again, and must be replaced.
@@ -301,6 +310,16 @@ impl Producer {
     pub fn purge(&self) {
         self.inner
             .purge(PurgeConfig::default().queue().inflight().non_blocking());
+    }
+}
+
+/// Classifies the error of a record that did not get into librdkafka's queue.
+fn send_error(error: &KafkaError) -> DeliveryError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::QueueFull) | None => {
+            DeliveryError::Cluster(ProblemClass::KafkaError)
+        }
+        Some(code) => classify(code),
     }
 }
 

@@ -64,15 +64,22 @@ pub fn purge() {
 #[cfg(feature = "planted-bugs")]
 impl Replaced {
     fn poll(&mut self, now: Instant) -> Vec<DeliveryReport> {
+        if !self.is_due(now) {
+            return Vec::new();
+        }
+        self.polled_at = Some(now);
+        self.poll_all()
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.polled_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= POLL_PAUSE)
+    }
+
+    fn poll_all(&self) -> Vec<DeliveryReport> {
         let mut reports = Vec::new();
-        let is_due = self
-            .polled_at
-            .is_none_or(|at| now.saturating_duration_since(at) >= POLL_PAUSE);
-        if is_due {
-            self.polled_at = Some(now);
-            for producer in &self.producers {
-                producer.poll(&mut reports);
-            }
+        for producer in &self.producers {
+            producer.poll(&mut reports);
         }
         reports
     }

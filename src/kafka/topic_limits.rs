@@ -58,9 +58,8 @@ pub async fn request_topic_limits(
 
 /// Limits of one topic; unknown if there is no answer for it.
 fn limits_of(topic: &str, answers: &[&ConfigResource]) -> TopicLimits {
-    let mut answers = answers.iter().copied();
-    let config = answers.find(|config| is_of(config, topic));
-    config.map(limits_in).unwrap_or_default()
+    let config = answers.iter().find(|config| is_of(config, topic));
+    config.map(|config| limits_in(config)).unwrap_or_default()
 }
 
 fn is_of(config: &ConfigResource, topic: &str) -> bool {

@@ -54,18 +54,7 @@ struct Metadata {
 /// # Errors
 /// If a document cannot be read, or the file does not contain exactly one `OutboxRelay`.
 pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
-    let mut documents = Documents::default();
-    for (document, value) in values(text)? {
-        documents.add(document, value)?;
-    }
-    let (document, relay) = documents.relay.ok_or(ManifestError::NoRelay)?;
-    let namespace = relay.metadata.namespace.as_deref();
-    let embedded = embedded_data(namespace, documents.secrets, documents.config_maps);
-    Ok(Parsed {
-        document,
-        relay,
-        embedded,
-    })
+    Documents::from_text(text)?.into_parsed()
 }
 
 /// Documents of a file that were read so far.
@@ -78,6 +67,23 @@ struct Documents {
 }
 
 impl Documents {
+    fn from_text(text: &str) -> Result<Self, ManifestError> {
+        let mut documents = Self::default();
+        for (document, value) in values(text)? {
+            documents.add(document, value)?;
+        }
+        Ok(documents)
+    }
+
+    fn into_parsed(self) -> Result<Parsed, ManifestError> {
+        let (document, relay) = self.relay.ok_or(ManifestError::NoRelay)?;
+        Ok(Parsed {
+            document,
+            embedded: embedded_data(&relay, self.secrets, self.config_maps),
+            relay,
+        })
+    }
+
     fn add(&mut self, document: usize, value: Value) -> Result<(), ManifestError> {
         let hidden = ParserMessage::Hidden;
         match kind(&value) {
@@ -90,29 +96,33 @@ impl Documents {
     }
 
     fn add_relay(&mut self, document: usize, value: Value) -> Result<(), ManifestError> {
+        self.refuse_second_relay(document)?;
+        self.relay = Some((document, read_relay(document, value)?));
+        Ok(())
+    }
+
+    fn refuse_second_relay(&self, second: usize) -> Result<(), ManifestError> {
         if let Some((first, _)) = self.relay {
-            let second = document;
             return Err(ManifestError::SeveralRelays { first, second });
         }
-        self.relay = Some((document, read_relay(document, value)?));
         Ok(())
     }
 }
 
 /// Data of the Secrets and ConfigMaps that are in the relay's namespace, or in none.
 fn embedded_data(
-    namespace: Option<&str>,
+    relay: &OutboxRelay,
     secrets: Vec<SecretDocument>,
     config_maps: Vec<ConfigMapDocument>,
 ) -> EmbeddedData {
     let mut embedded = EmbeddedData::default();
     for secret in secrets {
-        if secret.metadata.is_near(namespace) {
+        if secret.metadata.is_near(relay) {
             embedded.add_secret(secret.metadata.name.clone(), secret.into_data());
         }
     }
     for config_map in config_maps {
-        if config_map.metadata.is_near(namespace) {
+        if config_map.metadata.is_near(relay) {
             embedded.add_config_map(config_map.metadata.name.clone(), config_map.into_data());
         }
     }
@@ -120,8 +130,8 @@ fn embedded_data(
 }
 
 impl Metadata {
-    fn is_near(&self, relay_namespace: Option<&str>) -> bool {
-        self.namespace.is_none() || self.namespace.as_deref() == relay_namespace
+    fn is_near(&self, relay: &OutboxRelay) -> bool {
+        self.namespace.is_none() || self.namespace == relay.metadata.namespace
     }
 }
 
@@ -161,42 +171,66 @@ fn error_location(error: &serde_yaml::Error) -> String {
     }
 }
 
-/// Value of `kind`, as one of the kinds that a manifest can contain.
+/// Kinds of documents that are read; others are ignored.
+const KINDS: [&str; 3] = ["OutboxRelay", "Secret", "ConfigMap"];
+
+/// Value of `kind`, as one of [`KINDS`]; empty if it is none of them.
 fn kind(value: &Value) -> &'static str {
-    let kind = value.get("kind").and_then(Value::as_str);
-    let mut known = ["OutboxRelay", "Secret", "ConfigMap"].into_iter();
-    known.find(|known| kind == Some(*known)).unwrap_or_default()
+    let found = value.get("kind").and_then(Value::as_str);
+    KINDS
+        .into_iter()
+        .find(|kind| found == Some(*kind))
+        .unwrap_or_default()
 }
 
 /// Reads the document of an `OutboxRelay`, and checks what an API server would check: version,
 /// unknown fields and name.
 fn read_relay(document: usize, value: Value) -> Result<OutboxRelay, ManifestError> {
-    let error = |field, reason| ManifestError::Field {
-        document,
-        kind: "OutboxRelay",
-        field,
-        reason,
-    };
     check_version(document, &value)?;
-    if let Some((field, reason)) = unknown_fields::first(&value) {
-        return Err(error(field, reason));
-    }
-    let relay: OutboxRelay = read("OutboxRelay", document, value, ParserMessage::Shown)?;
-    if relay.metadata.name.as_deref().is_some_and(is_valid_name) {
-        return Ok(relay);
-    }
-    Err(error("metadata.name".to_owned(), NAME_RULE.to_owned()))
+    check_fields(document, &value)?;
+    with_valid_name(
+        document,
+        read("OutboxRelay", document, value, ParserMessage::Shown)?,
+    )
 }
 
 fn check_version(document: usize, value: &Value) -> Result<(), ManifestError> {
-    let version = value.get("apiVersion").and_then(Value::as_str);
-    if version == Some("outboxrelay.dev/v1alpha1") {
-        return Ok(());
+    let found = api_version(value);
+    if found == "outboxrelay.dev/v1alpha1" {
+        Ok(())
+    } else {
+        Err(ManifestError::Version { document, found })
     }
-    Err(ManifestError::Version {
+}
+
+fn api_version(value: &Value) -> String {
+    let version = value.get("apiVersion").and_then(Value::as_str);
+    version.unwrap_or_default().to_owned()
+}
+
+/// Checks that the CRD's schema has all fields of the document.
+fn check_fields(document: usize, value: &Value) -> Result<(), ManifestError> {
+    match unknown_fields::first(value) {
+        Some(unknown) => Err(relay_error(document, unknown)),
+        None => Ok(()),
+    }
+}
+
+fn with_valid_name(document: usize, relay: OutboxRelay) -> Result<OutboxRelay, ManifestError> {
+    if relay.metadata.name.as_deref().is_some_and(is_valid_name) {
+        return Ok(relay);
+    }
+    Err(relay_error(document, ("metadata.name", NAME_RULE)))
+}
+
+/// Error in a field of an `OutboxRelay`, made from the field and the reason.
+fn relay_error<T: Into<String>>(document: usize, (field, reason): (T, T)) -> ManifestError {
+    ManifestError::Field {
         document,
-        found: version.unwrap_or_default().to_owned(),
-    })
+        kind: "OutboxRelay",
+        field: field.into(),
+        reason: reason.into(),
+    }
 }
 
 /// Rule of [`is_valid_name`], for errors.
@@ -204,11 +238,14 @@ const NAME_RULE: &str =
     "must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -";
 
 fn is_valid_name(name: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     name.len() <= 46
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(inner)
+        && name.chars().all(can_be_in_name)
         && !name.ends_with('-')
+}
+
+fn can_be_in_name(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
 }
 
 /// Whether the parser's own message becomes part of the error.

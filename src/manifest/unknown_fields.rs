@@ -10,6 +10,16 @@ use crate::api::OutboxRelay;
 /// Path of the first unknown field below `spec`, and a message that lists the fields that are
 /// allowed there. `None` if all fields are known.
 pub(super) fn first(manifest: &Value) -> Option<(String, String)> {
+    let schema = crd_schema()?;
+    walk(
+        manifest.get("spec")?,
+        schema.pointer("/properties/spec")?,
+        "spec",
+    )
+}
+
+/// JSON schema of an `OutboxRelay`.
+fn crd_schema() -> Option<Schema> {
     let crd = OutboxRelay::crd();
     let schema = crd
         .spec
@@ -19,12 +29,7 @@ pub(super) fn first(manifest: &Value) -> Option<(String, String)> {
         .as_ref()?
         .open_api_v3_schema
         .as_ref()?;
-    let schema = serde_json::to_value(schema).ok()?;
-    walk(
-        manifest.get("spec")?,
-        schema.pointer("/properties/spec")?,
-        "spec",
-    )
+    serde_json::to_value(schema).ok()
 }
 
 fn walk(value: &Value, schema: &Schema, path: &str) -> Option<(String, String)> {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use kube::core::Status;
+use tokio::time::{error::Elapsed, timeout};
 
 /// Time limit for one answer. The client itself does not retry: the object's own back-off does.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,40 +40,64 @@ impl ErrorClass {
             Self::Permanent => "permanent",
         }
     }
+
+    /// Returns when another attempt can help after a refusal with this status code.
+    fn of_status(code: u16) -> Self {
+        match code {
+            409 => Self::Conflict,
+            400 | 401 | 403 | 404 | 422 => Self::Permanent,
+            _ => Self::Transient,
+        }
+    }
 }
 
 impl CallError {
     /// Returns when another attempt can help.
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
-            _ if self.is_lost_race() => ErrorClass::Conflict,
-            Self::Refused(status) if matches!(status.code, 400 | 401 | 403 | 404 | 422) => {
-                ErrorClass::Permanent
-            }
-            Self::Timeout | Self::Refused(_) | Self::Broken(_) => ErrorClass::Transient,
+            Self::Refused(status) => ErrorClass::of_status(status.code),
+            Self::Timeout | Self::Broken(_) => ErrorClass::Transient,
         }
     }
 
     /// Returns whether somebody else wrote first.
     pub(crate) fn is_lost_race(&self) -> bool {
-        matches!(self, Self::Refused(status) if status.code == 409)
+        self.class() == ErrorClass::Conflict
     }
 
     /// Returns the pause that a busy API server asked for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let Self::Refused(status) = self else {
-            return None;
-        };
-        let seconds = status.details.as_ref()?.retry_after_seconds;
+        let seconds = self.refusal()?.details.as_ref()?.retry_after_seconds;
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+    }
+
+    /// Returns the API server's answer if it refused the request.
+    fn refusal(&self) -> Option<&Status> {
+        match self {
+            Self::Refused(status) => Some(status),
+            Self::Timeout | Self::Broken(_) => None,
+        }
     }
 
     /// Returns the API server's message if it refuses the object itself. It is for the author of
     /// the manifest.
     pub(crate) fn invalid_object(&self) -> Option<&str> {
-        match self {
-            Self::Refused(status) if matches!(status.code, 400 | 422) => Some(&status.message),
-            _ => None,
+        let refusal = self.refusal()?;
+        matches!(refusal.code, 400 | 422).then_some(&refusal.message)
+    }
+}
+
+impl From<Elapsed> for CallError {
+    fn from(_: Elapsed) -> Self {
+        Self::Timeout
+    }
+}
+
+impl From<kube::Error> for CallError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Refused(status),
+            other => Self::Broken(other),
         }
     }
 }
@@ -87,12 +112,7 @@ impl CallError {
 pub(crate) async fn call<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, CallError> {
-    match tokio::time::timeout(CALL_TIMEOUT, request).await {
-        Err(_) => Err(CallError::Timeout),
-        Ok(Err(kube::Error::Api(status))) => Err(CallError::Refused(status)),
-        Ok(Err(error)) => Err(CallError::Broken(error)),
-        Ok(Ok(answer)) => Ok(answer),
-    }
+    Ok(timeout(CALL_TIMEOUT, request).await??)
 }
 
 /// Waits for one request that may find nothing, at most [`CALL_TIMEOUT`]. The status code decides:

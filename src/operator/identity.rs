@@ -32,7 +32,7 @@ pub(crate) const OPERATOR_NAME: &str = "outboxrelay.dev/operator-name";
 
 /// Returns whether an OutboxRelay is meant for the operator of this name. Without the annotation it
 /// is meant for the operator with the usual name, so each has exactly one operator.
-pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
+fn is_ours(meta: &Meta, operator_name: &str) -> bool {
     let named = meta
         .annotations
         .as_ref()
@@ -46,9 +46,15 @@ pub(crate) fn is_reconciled(
     found: &Result<OutboxRelay, InvalidObject>,
     operator_name: &str,
 ) -> bool {
-    found.as_ref().is_ok_and(|relay| {
-        relay.metadata.deletion_timestamp.is_none() && is_ours(&relay.metadata, operator_name)
-    })
+    found
+        .as_ref()
+        .is_ok_and(|relay| is_managed(&relay.metadata, operator_name))
+}
+
+/// Returns whether the operator of this name is responsible for an OutboxRelay: it is meant for
+/// this operator, and not about to go.
+pub(crate) fn is_managed(meta: &Meta, operator_name: &str) -> bool {
+    meta.deletion_timestamp.is_none() && is_ours(meta, operator_name)
 }
 
 /// On a Deployment and on a Job: hash of what pods are made from.
@@ -68,11 +74,14 @@ const FORMER_NAMES: [(&str, &str); 2] = [
 
 /// Returns the value of an annotation of a child, under its name or its former name.
 pub(crate) fn annotation(annotations: &BTreeMap<String, String>, name: &str) -> Option<String> {
-    let former = || {
-        let (_, former) = FORMER_NAMES.iter().find(|(new, _)| *new == name)?;
-        annotations.get(*former)
-    };
+    let former = || annotations.get(former_name(name)?);
     annotations.get(name).or_else(former).cloned()
+}
+
+/// Returns the name that an annotation had before the first release.
+fn former_name(name: &str) -> Option<&'static str> {
+    let found = FORMER_NAMES.iter().find(|(new, _)| *new == name);
+    found.map(|(_, former)| *former)
 }
 
 /// Namespace and name of an OutboxRelay.
@@ -167,6 +176,11 @@ impl Identity {
 
     pub(crate) fn migration_selector_text(&self) -> String {
         format!("{MIGRATION_LABEL}={}", self.name)
+    }
+
+    /// Returns the metadata of a child that has the name and the labels of the relays.
+    pub(crate) fn relay_meta(&self) -> ObjectMeta {
+        self.child_meta(self.relay_name(), self.relay_labels())
     }
 
     /// Returns the metadata of a child of this OutboxRelay.

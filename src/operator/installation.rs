@@ -23,11 +23,16 @@ impl Installation {
     /// Returns whether `template.image` may be this image. The installation's own is always
     /// allowed.
     pub(crate) fn allows(&self, image: &str) -> bool {
-        let matches = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(start) => image.starts_with(start),
-            None => image == pattern,
-        };
-        image == self.relay_image || self.allowed_images.iter().any(matches)
+        let mut allowed = self.allowed_images.iter();
+        image == self.relay_image || allowed.any(|pattern| matches(pattern, image))
+    }
+}
+
+/// Returns whether an image matches a pattern: a `*` at its end matches any end.
+fn matches(pattern: &str, image: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => image.starts_with(start),
+        None => image == pattern,
     }
 }
 

@@ -19,9 +19,7 @@ pub(crate) enum Ownership {
 
 /// Returns the owner of an object that has the name of a child of `identity`.
 pub(crate) fn ownership(meta: &ObjectMeta, identity: &Identity) -> Ownership {
-    let owners = meta.owner_references.as_deref().unwrap_or_default();
-    let mut relays = owners
-        .iter()
+    let mut relays = owners(meta)
         .filter(|owner| is_relay(owner) && owner.name == identity.name)
         .peekable();
     if relays.peek().is_none() {
@@ -33,25 +31,30 @@ pub(crate) fn ownership(meta: &ObjectMeta, identity: &Identity) -> Ownership {
     }
 }
 
+fn owners(meta: &ObjectMeta) -> impl Iterator<Item = &OwnerReference> {
+    meta.owner_references.iter().flatten()
+}
+
+/// Returns whether an owner is an OutboxRelay, of any version of its API.
 fn is_relay(owner: &OwnerReference) -> bool {
-    let group = owner.api_version.split_once('/').map(|(group, _)| group);
-    owner.kind == OutboxRelay::kind(&()) && group == Some(&*OutboxRelay::group(&()))
+    owner.kind == OutboxRelay::kind(&()) && group(owner) == Some(&*OutboxRelay::group(&()))
+}
+
+/// Returns the API group of an owner; nothing if its kind is one of the core group.
+fn group(owner: &OwnerReference) -> Option<&str> {
+    owner.api_version.split_once('/').map(|(group, _)| group)
 }
 
 /// Returns the name of the OutboxRelay that owns the object, or that an earlier owner had.
 pub(crate) fn relay_name(meta: &ObjectMeta) -> Option<&str> {
-    meta.owner_references
-        .iter()
-        .flatten()
+    owners(meta)
         .find(|owner| is_relay(owner))
         .map(|owner| owner.name.as_str())
 }
 
 /// Returns the uid of the object that controls this one.
 pub(crate) fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
-    let owners = meta.owner_references.as_deref().unwrap_or_default();
-    owners
-        .iter()
+    owners(meta)
         .find(|owner| owner.controller == Some(true))
         .map(|owner| owner.uid.as_str())
 }

@@ -88,13 +88,19 @@ impl Reason {
 
     /// Returns the reason with this name; nothing if this version does not know it.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let own = Self::OWN.iter().copied();
-        let mut own = own.filter(|reason| reason.own_name() == Some(name));
-        own.next().or_else(|| {
-            let Ok(class) = name.parse::<ProblemClass>();
-            let known = class != ProblemClass::Other || name == class.to_string();
-            known.then_some(Self::Problem(class))
-        })
+        Self::parse_own(name).or_else(|| Self::parse_problem(name))
+    }
+
+    fn parse_own(name: &str) -> Option<Self> {
+        let mut own = Self::OWN.iter().copied();
+        own.find(|reason| reason.own_name() == Some(name))
+    }
+
+    fn parse_problem(name: &str) -> Option<Self> {
+        let Ok(class) = name.parse::<ProblemClass>();
+        // An unknown name is parsed as `Other`.
+        let is_known = class.to_string() == name;
+        is_known.then_some(Self::Problem(class))
     }
 
     /// Returns whether a reconciliation that set this reason on `Ready` left something undone.

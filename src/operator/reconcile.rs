@@ -73,19 +73,22 @@ impl ReconcileError {
     /// Returns when another attempt can help.
     pub(crate) fn class(&self) -> ErrorClass {
         match &self.0 {
-            StepError::Read(call) | StepError::Publish(call) => call.class(),
-            StepError::Observe(error) => error.call().class(),
             StepError::Apply(error) => error.class(),
-            StepError::Timeout(_) => ErrorClass::Transient,
+            _ => self.call().map_or(ErrorClass::Transient, CallError::class),
         }
     }
 
     /// Returns the pause that a busy API server asked for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.call()?.retry_after()
+    }
+
+    /// Returns the failed request, if there was one.
+    fn call(&self) -> Option<&CallError> {
         match &self.0 {
-            StepError::Read(call) | StepError::Publish(call) => call.retry_after(),
-            StepError::Observe(error) => error.call().retry_after(),
-            StepError::Apply(error) => error.call()?.retry_after(),
+            StepError::Read(call) | StepError::Publish(call) => Some(call),
+            StepError::Observe(error) => Some(error.call()),
+            StepError::Apply(error) => error.call(),
             StepError::Timeout(_) => None,
         }
     }

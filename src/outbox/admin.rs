@@ -62,18 +62,24 @@ impl AdminError {
 /// Adds the next step for errors from which a relay recovers automatically, but a command does not.
 fn with_next_step(error: &StoreError) -> Problem {
     let problem = error.problem();
-    let next = match problem.class {
-        ProblemClass::InsufficientPrivilege => {
+    match next_step(problem.class) {
+        Some(next) => Problem::new(problem.class, format!("{error}: {next}")),
+        None => problem,
+    }
+}
+
+fn next_step(class: ProblemClass) -> Option<&'static str> {
+    match class {
+        ProblemClass::InsufficientPrivilege => Some(
             "this needs the owner of the schema; its credentials (spec.migration.database) are \
-             used where they are available"
-        }
-        ProblemClass::LockTimeout => {
+             used where they are available",
+        ),
+        ProblemClass::LockTimeout => Some(
             "another transaction holds the lock, such as a writer of the same key: run the command \
-             again"
-        }
-        _ => return problem,
-    };
-    Problem::new(problem.class, format!("{error}: {next}"))
+             again",
+        ),
+        _ => None,
+    }
 }
 
 /// Selects dead letters, parked topics and parked keys. All conditions must hold.
@@ -179,11 +185,21 @@ impl AdminClient {
         operation: Operation,
         statement: Statement<'_>,
     ) -> Result<PgRow, StoreError> {
-        let rows = self.rows(operation, statement).await?;
-        rows.into_iter()
-            .next()
-            .ok_or(sqlx::Error::RowNotFound)
+        self.connections
+            .row(statement)
+            .await
             .map_err(failed(operation))
+    }
+
+    /// Runs one statement in a transaction of its own and decodes its first row.
+    async fn decoded_row<T>(
+        &self,
+        operation: Operation,
+        statement: Statement<'_>,
+        decode: impl Fn(&PgRow) -> Result<T, sqlx::Error>,
+    ) -> Result<T, AdminError> {
+        let row = self.row(operation, statement).await?;
+        Ok(decode(&row).map_err(failed(operation))?)
     }
 
     /// Runs one statement in a transaction of its own and decodes all its rows.

@@ -19,6 +19,8 @@ mod table;
 
 use std::time::Duration;
 
+use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr, raw_sql};
+
 use crate::{
     outbox::error::DatabaseError,
     report::{Problem, ProblemClass},
@@ -62,7 +64,8 @@ pub enum AdoptError {
     )]
     RowsWait { table: String, rows: i64 },
     #[error(
-        "table {table} is in use by long transactions, and could not be locked within {waited:?}; this is retried"
+        "table {table} is in use by long transactions, and could not be locked within {waited:?}; \
+         this is retried"
     )]
     Busy { table: String, waited: Duration },
     #[error("cannot {what} of table {table}")]
@@ -107,4 +110,18 @@ fn failed<E: Into<DatabaseError>>(
         table,
         source: error.into(),
     }
+}
+
+/// Runs several statements.
+async fn run(
+    connection: &mut PgConnection,
+    sql: String,
+    what: &'static str,
+    table: impl ToString,
+) -> Result<(), AdoptError> {
+    connection
+        .execute(raw_sql(AssertSqlSafe(sql).into_sql_str()))
+        .await
+        .map_err(failed(what, table))?;
+    Ok(())
 }

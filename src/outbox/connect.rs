@@ -1,13 +1,14 @@
 //! Settings and secrets -> options of connections to PostgreSQL, with TLS and timeouts. Reading
 //! secrets and opening a connection are IO.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, future::Future, io, str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, SqlSafeStr, SqlStr,
     postgres::{PgConnectOptions, PgConnection, PgSslMode},
 };
+use tokio::time::timeout;
 
 use crate::{
     outbox::error::DatabaseError,
@@ -82,6 +83,16 @@ pub(super) enum Peer {
     Pooler,
 }
 
+impl Peer {
+    fn of(settings: &DatabaseSettings) -> Self {
+        if settings.pooler {
+            Self::Pooler
+        } else {
+            Self::Server
+        }
+    }
+}
+
 /// Options of connections to one database. They include secrets, which neither Debug nor Display
 /// shows.
 #[derive(Clone)]
@@ -131,11 +142,7 @@ impl Connect {
     }
 
     fn to_database(settings: &DatabaseSettings, secrets: &Secrets) -> Result<Self, ConnectError> {
-        let peer = if settings.pooler {
-            Peer::Pooler
-        } else {
-            Peer::Server
-        };
+        let peer = Peer::of(settings);
         Self::new(&settings.endpoint, &settings.tls, peer, &DATABASE, secrets)
     }
 
@@ -199,11 +206,15 @@ impl Connect {
     pub(super) fn begin(&self) -> SqlStr {
         let mut text = "begin isolation level read committed".to_owned();
         if self.peer == Peer::Pooler {
-            for (name, value) in &self.settings {
-                text.push_str(&format!("; set local {name} = '{value}'"));
-            }
+            text.push_str(&self.set_local());
         }
         AssertSqlSafe(text).into_sql_str()
+    }
+
+    /// Statements that set the settings until the transaction ends, each after a semicolon.
+    fn set_local(&self) -> String {
+        let set = |(name, value): &Setting| format!("; set local {name} = '{value}'");
+        self.settings.iter().map(set).collect()
     }
 
     /// Opens one connection.
@@ -215,15 +226,16 @@ impl Connect {
     /// Cancel safe: the server sees a connection that closes.
     pub async fn open(&self) -> Result<PgConnection, ConnectError> {
         let startup = self.startup();
-        let source = match tokio::time::timeout(CONNECT_TIMEOUT, startup.connect()).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => error.into(),
-            Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into(),
-        };
-        Err(ConnectError::Open {
+        with_timeout(CONNECT_TIMEOUT, startup.connect())
+            .await
+            .map_err(|error| self.open_error(error))
+    }
+
+    fn open_error(&self, error: sqlx::Error) -> ConnectError {
+        ConnectError::Open {
             database: self.database.clone(),
-            source,
-        })
+            source: error.into(),
+        }
     }
 
     /// Converts an error of this database for a report; the name of the database comes first.
@@ -243,6 +255,24 @@ impl fmt::Display for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.database)
     }
+}
+
+/// Waits for an answer of the server, and fails when it takes longer than `limit`.
+///
+/// # Errors
+/// Returns the error of `answer`, and an error when there is no answer in time.
+///
+/// # Cancel safety
+/// Drops `answer`, so it is cancel safe if that is.
+pub(super) async fn with_timeout<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(limit, answer).await.map_err(|_| timed_out())?
+}
+
+fn timed_out() -> sqlx::Error {
+    io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
 /// Options with host, database, user and password.
@@ -271,17 +301,19 @@ fn describe(endpoint: &Endpoint) -> String {
 }
 
 fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
-    let secret = secrets.get(file)?;
-    let url = with_known_parameters(secret.expose_secret());
+    parse_url(secrets.get(file)?.expose_secret()).ok_or_else(|| ConnectError::Url {
+        file,
+        location: secrets.location(file),
+    })
+}
+
+/// Options of a URL; `None` if it cannot be parsed. The parser's own error is dropped: it can quote
+/// the URL, password included.
+fn parse_url(url: &str) -> Option<PgConnectOptions> {
+    let url = with_known_parameters(url);
     let url = url.expose_secret();
-    match PgConnectOptions::from_str(url) {
-        Ok(options) if has_postgres_scheme(url) => Ok(options),
-        // The error of the parser is dropped: it can quote the URL, password included.
-        _ => Err(ConnectError::Url {
-            file,
-            location: secrets.location(file),
-        }),
-    }
+    let options = PgConnectOptions::from_str(url).ok()?;
+    has_postgres_scheme(url).then_some(options)
 }
 
 fn has_postgres_scheme(url: &str) -> bool {
@@ -325,9 +357,14 @@ fn is_known(pair: &str) -> bool {
 
 /// `user:password` of a URL without its query; empty when there is no user.
 fn user_part(base: &str) -> &str {
+    let (user, _) = authority(base).rsplit_once('@').unwrap_or_default();
+    user
+}
+
+/// `user:password@host:port` of a URL without its query.
+fn authority(base: &str) -> &str {
     let after_scheme = base.split_once("://").map_or("", |(_, after)| after);
-    let authority = after_scheme.split('/').next().unwrap_or_default();
-    authority.rsplit_once('@').map_or("", |(user, _)| user)
+    after_scheme.split('/').next().unwrap_or_default()
 }
 
 fn with_credentials(

@@ -6,7 +6,7 @@
 
 use std::{error::Error, io};
 
-use sqlx::error::DatabaseError as ServerError;
+use sqlx::{error::DatabaseError as ServerError, migrate::MigrateError};
 
 use crate::report::{
     Problem,
@@ -48,11 +48,12 @@ impl From<sqlx::Error> for DatabaseError {
     }
 }
 
-impl From<sqlx::migrate::MigrateError> for DatabaseError {
-    fn from(error: sqlx::migrate::MigrateError) -> Self {
-        use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+impl From<MigrateError> for DatabaseError {
+    fn from(error: MigrateError) -> Self {
         match error {
-            Execute(error) | ExecuteMigration(error, _) => classify(&error),
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                classify(&error)
+            }
             _ => Self::new(
                 ProblemClass::DatabaseError,
                 "the list of applied migrations does not match this version",
@@ -272,16 +273,19 @@ fn by_io(error: &io::Error) -> DatabaseError {
 }
 
 /// Converts an error from before the TLS handshake. Some of them have no type of their own.
-fn by_tls_setup(source: &(dyn Error + Send + Sync + 'static)) -> DatabaseError {
-    if let Some(error) = source.downcast_ref::<rustls::Error>() {
-        return by_tls(error);
+fn by_tls_setup(source: &(dyn Error + 'static)) -> DatabaseError {
+    match source.downcast_ref() {
+        Some(error) => by_tls(error),
+        None => DatabaseError::new(ProblemClass::TlsFailed, tls_setup_message(source)),
     }
-    let message = if source.to_string() == "server does not support TLS" {
+}
+
+fn tls_setup_message(error: &dyn Error) -> &'static str {
+    if error.to_string() == "server does not support TLS" {
         "the server does not offer TLS: enable it there, or set tls.mode to disable"
     } else {
         "TLS could not be set up: check tls.ca and tls.clientCertSecretRef"
-    };
-    DatabaseError::new(ProblemClass::TlsFailed, message)
+    }
 }
 
 fn by_tls(error: &rustls::Error) -> DatabaseError {

@@ -136,8 +136,7 @@ impl SchemaState {
         schema: &SchemaName,
     ) -> Result<Self, SchemaError> {
         let row = Self::query(schema).fetch_one(connection).await;
-        row.and_then(Self::from_row)
-            .map_err(|error| read_error(schema, error))
+        Self::decode(row, schema)
     }
 
     /// Reads the state on a connection of the pool.
@@ -153,12 +152,16 @@ impl SchemaState {
         schema: &SchemaName,
     ) -> Result<Self, SchemaError> {
         let row = connections.row(Self::query(schema)).await;
-        row.and_then(Self::from_row)
-            .map_err(|error| read_error(schema, error))
+        Self::decode(row, schema)
     }
 
     fn query(schema: &SchemaName) -> Statement<'static> {
         query(statement(include_str!("sql/schema_state.sql"), schema))
+    }
+
+    fn decode(row: Result<PgRow, sqlx::Error>, schema: &SchemaName) -> Result<Self, SchemaError> {
+        row.and_then(Self::from_row)
+            .map_err(|error| read_error(schema, error))
     }
 
     fn from_row(row: PgRow) -> Result<Self, sqlx::Error> {
@@ -196,11 +199,7 @@ impl SchemaState {
     /// Returns [`SchemaError::Newer`] when it does not.
     pub(crate) fn check_not_too_new(&self, schema: &SchemaName) -> Result<(), SchemaError> {
         if self.compatible_from > LEVEL {
-            let schema = schema.as_str().to_owned();
-            return Err(SchemaError::Newer {
-                schema,
-                compatible_from: self.compatible_from,
-            });
+            return Err(newer(schema, self.compatible_from));
         }
         Ok(())
     }
@@ -254,6 +253,13 @@ fn is_missing(error: &sqlx::Error) -> bool {
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code);
     matches!(code.as_deref(), Some("42P01" | "3F000"))
+}
+
+fn newer(schema: &SchemaName, compatible_from: i64) -> SchemaError {
+    SchemaError::Newer {
+        schema: schema.as_str().to_owned(),
+        compatible_from,
+    }
 }
 
 fn not_ready(schema: &SchemaName, level: i64) -> SchemaError {

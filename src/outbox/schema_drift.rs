@@ -63,20 +63,32 @@ fn classify_drift(expected: &[&str], found: &[String], schema: &str) -> SchemaDr
 
 /// First change because of which rows cannot be read, or would be read wrongly.
 fn unreadable(expected: &[&str], found: &[String]) -> Option<String> {
-    if let Some(line) = first_missing(expected, found, |line| line.starts_with("column ")) {
-        return Some(changed_column(line, found));
-    }
-    // Row security hides rows from the relay.
-    if found.iter().any(|line| line == "row security") {
-        return Some("there is 'row security'".to_owned());
-    }
-    // PostgreSQL evaluates defaults in column order. Watermarks rely on a transaction having its
-    // xid before it draws an id.
-    let position = |name: &str| found.iter().position(|line| line.starts_with(name));
-    if position("column xact ") > position("column id ") {
-        return Some("column xact is no longer before column id".to_owned());
-    }
-    None
+    missing_column(expected, found)
+        .or_else(|| row_security(found))
+        .or_else(|| swapped_columns(found))
+}
+
+fn missing_column(expected: &[&str], found: &[String]) -> Option<String> {
+    let line = first_missing(expected, found, |line| line.starts_with("column "))?;
+    Some(changed_column(line, found))
+}
+
+/// Row security, which hides rows from the relay.
+fn row_security(found: &[String]) -> Option<String> {
+    let is_on = found.iter().any(|line| line == "row security");
+    is_on.then(|| "there is 'row security'".to_owned())
+}
+
+/// A wrong order of `xact` and `id`. PostgreSQL evaluates defaults in column order, and watermarks
+/// rely on a transaction having its xid before it draws an id.
+fn swapped_columns(found: &[String]) -> Option<String> {
+    let is_swapped = position(found, "column xact ") > position(found, "column id ");
+    is_swapped.then(|| "column xact is no longer before column id".to_owned())
+}
+
+/// Position of the first line that begins with `start`.
+fn position(found: &[String], start: &str) -> Option<usize> {
+    found.iter().position(|line| line.starts_with(start))
 }
 
 /// First change that leaves rows readable.
@@ -102,12 +114,16 @@ fn first_missing<'e>(
 
 /// Describes a column that is missing or has another definition.
 fn changed_column(line: &str, found: &[String]) -> String {
-    let name: Vec<_> = line.split(' ').take(2).collect();
-    let start = format!("{} ", name.join(" "));
-    match found.iter().find(|other| other.starts_with(&start)) {
-        Some(now) => format!("'{now}' instead of '{line}'"),
+    match position(found, &column_start(line)) {
+        Some(now) => format!("'{}' instead of '{line}'", found[now]),
         None => format!("no '{line}'"),
     }
+}
+
+/// Start of all lines about the column that `line` describes: `column NAME `.
+fn column_start(line: &str) -> String {
+    let words: Vec<_> = line.split(' ').take(2).collect();
+    format!("{} ", words.join(" "))
 }
 
 #[cfg(test)]

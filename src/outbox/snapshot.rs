@@ -31,13 +31,8 @@ impl Snapshot {
     }
 
     fn parse_parts(text: &str) -> Option<Self> {
-        let mut parts = text.split(':').skip(1);
-        let (Some(xmax), Some(running), None) = (parts.next(), parts.next(), parts.next()) else {
-            return None;
-        };
-        let listed = running.split(',').filter(|xid| !xid.is_empty());
-        let running: Result<_, _> = listed.map(str::parse).collect();
-        Some(Self::new(xmax.parse().ok()?, running.ok()?))
+        let (xmax, running) = xmax_and_running(text)?;
+        Some(Self::new(xmax.parse().ok()?, parse_xids(running)?))
     }
 
     /// No transaction with this id or a higher one had completed when the snapshot was taken.
@@ -59,6 +54,19 @@ impl Snapshot {
     pub fn has_ended(&self, xid: u64) -> bool {
         xid < self.xmax && self.running.binary_search(&xid).is_err()
     }
+}
+
+/// The two parts after `xmin` in PostgreSQL's text form.
+fn xmax_and_running(text: &str) -> Option<(&str, &str)> {
+    let (_, after_xmin) = text.split_once(':')?;
+    after_xmin.split_once(':')
+}
+
+fn parse_xids(list: &str) -> Option<Vec<u64>> {
+    list.split(',')
+        .filter(|xid| !xid.is_empty())
+        .map(|xid| xid.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -102,6 +102,15 @@ async fn row(
     connections.row(statement).await.map_err(failed(operation))
 }
 
+/// Runs one statement in a transaction of its own and ignores its rows.
+async fn execute(
+    connections: &Connections,
+    operation: Operation,
+    statement: Statement<'_>,
+) -> Result<(), StoreError> {
+    rows(connections, operation, statement).await.map(drop)
+}
+
 /// Decodes the columns of a row into a tuple.
 fn tuple<T: for<'r> FromRow<'r, PgRow>>(
     operation: Operation,

@@ -12,8 +12,6 @@
 //! needs, because nothing of a session lasts.
 
 use std::{
-    future::Future,
-    io,
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -21,13 +19,13 @@ use std::{
 
 use futures::{TryStreamExt, stream::BoxStream};
 use sqlx::{
-    Executor, PgConnection, Postgres, SqlStr,
+    Executor, PgConnection, Postgres, SqlSafeStr, SqlStr,
     pool::PoolConnection,
     postgres::{PgArguments, PgPool, PgPoolOptions, PgRow},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::outbox::connect::{Connect, Peer, Setting};
+use crate::outbox::connect::{Connect, Peer, Setting, with_timeout};
 
 /// Statement with its arguments.
 pub type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
@@ -71,6 +69,16 @@ struct CheckedOut {
     connection: PoolConnection<Postgres>,
     /// When it left the pool.
     since: Instant,
+}
+
+impl CheckedOut {
+    /// Takes a connection that leaves the pool now.
+    fn new(connection: PoolConnection<Postgres>) -> Self {
+        Self {
+            connection,
+            since: Instant::now(),
+        }
+    }
 }
 
 impl IdleConnections {
@@ -186,8 +194,7 @@ impl Connections {
     pub async fn begin(&self) -> Result<UnitOfWork, sqlx::Error> {
         let mut work = self.acquire().await?;
         work.in_transaction = true;
-        let begun = work.connection()?.execute(self.begin.clone());
-        with_timeout(RESPONSE_TIMEOUT, begun).await?;
+        work.simple_query(self.begin.clone()).await?;
         Ok(work)
     }
 
@@ -215,10 +222,7 @@ impl Connections {
         if let Some(checked_out) = self.idle.pop() {
             return Ok(checked_out);
         }
-        Ok(CheckedOut {
-            connection: self.pool.acquire().await?,
-            since: Instant::now(),
-        })
+        Ok(CheckedOut::new(self.pool.acquire().await?))
     }
 }
 
@@ -301,13 +305,23 @@ impl UnitOfWork {
     /// If dropped midway, the work may have been committed, or not.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
         if self.in_transaction {
-            let committed = self.connection()?.execute("commit");
-            with_timeout(RESPONSE_TIMEOUT, committed).await?;
+            self.simple_query("commit".into_sql_str()).await?;
         }
+        self.keep_connection();
+        Ok(())
+    }
+
+    /// Runs a statement without arguments that returns no rows, as one simple query.
+    async fn simple_query(&mut self, sql: SqlStr) -> Result<(), sqlx::Error> {
+        let done = self.connection()?.execute(sql);
+        with_timeout(RESPONSE_TIMEOUT, done).await.map(drop)
+    }
+
+    /// Hands the connection on to the next unit of work.
+    fn keep_connection(&mut self) {
         if let Some(checked_out) = self.checked_out.take() {
             self.idle.push(checked_out);
         }
-        Ok(())
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
@@ -324,14 +338,4 @@ impl Drop for UnitOfWork {
             checked_out.connection.close_on_drop();
         }
     }
-}
-
-/// Waits for an answer of the server, and fails when it takes longer than `limit`.
-async fn with_timeout<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(limit, answer)
-        .await
-        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }

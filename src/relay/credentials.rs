@@ -10,12 +10,12 @@ use std::{
 use tokio::sync::watch::{Receiver, Sender, channel};
 
 use crate::{
-    kafka::{MetadataClient, client_config},
+    kafka::client_config,
     outbox::connect::Connect,
     relay::{
         RunOptions, connect,
         status::{ProblemSource, Status},
-        topic_metadata::cluster_problem,
+        topic_metadata::{describe_topic, metadata_client},
     },
     report::{Problem, ProblemClass},
     secrets::{
@@ -99,9 +99,8 @@ impl Follower {
     /// reports what is wrong.
     fn new(side: Side, options: Arc<RunOptions>, status: Arc<Status>) -> Self {
         let last_read = options.secrets.read_all(&side.files(&options.settings));
-        let usable = |secrets: &Secrets| side.check_usable(&options.settings, secrets);
-        let in_use =
-            (decide(None, &last_read, usable) == SecretChange::Usable).then(|| last_read.clone());
+        let change = side.change(&options.settings, None, &last_read);
+        let in_use = (change == SecretChange::Usable).then(|| last_read.clone());
         Self {
             side,
             options,
@@ -144,9 +143,7 @@ impl Follower {
 
     /// Decides about the set that was read last. Returns whether it is used from now on.
     async fn take_if_accepted(&mut self) -> bool {
-        let (side, settings) = (self.side, &self.options.settings);
-        let usable = |secrets: &Secrets| side.check_usable(settings, secrets);
-        match decide(self.in_use.as_ref(), &self.last_read, usable) {
+        match self.last_change() {
             SecretChange::Unchanged => self.set_problems(None),
             // Without a good set, whatever needs one reports what is wrong.
             SecretChange::Unusable(problem) => {
@@ -158,6 +155,12 @@ impl Follower {
         false
     }
 
+    /// What the set that was read last means for the one in use.
+    fn last_change(&self) -> SecretChange {
+        let (settings, in_use) = (&self.options.settings, self.in_use.as_ref());
+        self.side.change(settings, in_use, &self.last_read)
+    }
+
     fn is_refused_for_now(&self) -> bool {
         self.refused
             .as_ref()
@@ -166,11 +169,20 @@ impl Follower {
 
     /// Takes the set that was read last if the server accepts it. Returns whether it does.
     async fn try_last_read(&mut self) -> bool {
-        if let Err(problem) = self.log_in().await {
-            self.refused = Some((self.last_read.clone(), Instant::now() + RETRY_AFTER));
-            self.set_problems(Some(not_accepted(&problem)));
-            return false;
+        match self.log_in().await {
+            Ok(()) => {
+                self.on_accepted();
+                true
+            }
+            Err(problem) => {
+                self.on_refused(&problem);
+                false
+            }
         }
+    }
+
+    /// Uses the set that was read last, which the server accepted.
+    fn on_accepted(&mut self) {
         tracing::info!(
             side = ?self.side,
             "the secrets changed: the new ones are complete, the server accepts them, and the \
@@ -178,7 +190,12 @@ impl Follower {
         );
         self.in_use = Some(self.last_read.clone());
         self.set_problems(None);
-        true
+    }
+
+    /// Keeps the set in use, and tries the one that was read last again later.
+    fn on_refused(&mut self, problem: &Problem) {
+        self.refused = Some((self.last_read.clone(), Instant::now() + RETRY_AFTER));
+        self.set_problems(Some(not_accepted(problem)));
     }
 
     /// Logs in with the set that was read last, beside the connections that work.
@@ -195,12 +212,17 @@ impl Follower {
     }
 
     fn set_problems(&self, problem: Option<Problem>) {
-        let source = match self.side {
-            Side::Database => ProblemSource::DatabaseSecrets,
-            Side::Kafka => ProblemSource::KafkaSecrets,
-        };
-        self.status
-            .set_problems(source, problem.into_iter().collect());
+        let problems = problem.into_iter().collect();
+        self.status.set_problems(self.side.into(), problems);
+    }
+}
+
+impl From<Side> for ProblemSource {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Database => Self::DatabaseSecrets,
+            Side::Kafka => Self::KafkaSecrets,
+        }
     }
 }
 
@@ -210,6 +232,16 @@ impl Side {
             Self::Database => settings.database.files(),
             Self::Kafka => settings.kafka.files(),
         }
+    }
+
+    /// What a set that was read means for the one in use.
+    fn change(
+        self,
+        settings: &RelaySettings,
+        in_use: Option<&SecretSnapshot>,
+        read: &SecretSnapshot,
+    ) -> SecretChange {
+        decide(in_use, read, |secrets| self.check_usable(settings, secrets))
     }
 
     /// Checks that a client can be made of these secrets. Connects to nothing.
@@ -269,16 +301,9 @@ fn not_accepted(problem: &Problem) -> Problem {
 /// Checks that the brokers answer a client with these secrets. Blocks.
 fn describe_first_topic(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
     let settings = &options.settings;
-    let client = MetadataClient::new(&settings.kafka, secrets, &options.pod)
-        .map_err(|error| error.problem())?;
-    let Some(topic) = settings.topics.first() else {
-        return Ok(());
-    };
-    match client.describe(&topic.name) {
-        Ok(_) => Ok(()),
-        Err(class) => {
-            let servers = settings.kafka.bootstrap_servers.join(",");
-            Err(cluster_problem(class, &servers))
-        }
+    let client = metadata_client(options, secrets)?;
+    match settings.topics.first() {
+        Some(topic) => describe_topic(&client, &topic.name, &settings.kafka).map(drop),
+        None => Ok(()),
     }
 }

@@ -41,12 +41,18 @@ async fn healthz(State(status): State<Arc<Status>>) -> impl IntoResponse {
 
 async fn readyz(State(status): State<Arc<Status>>) -> impl IntoResponse {
     if status.is_ready() {
-        return ok();
+        ok()
+    } else {
+        unavailable(&why_not_ready(&status))
     }
+}
+
+/// The first problem of a relay without a valid lease.
+fn why_not_ready(status: &Status) -> String {
     let problems = status.report(Instant::now()).problems;
     match problems.first() {
-        Some(problem) => unavailable(&format!("{}: {}", problem.class, problem.message)),
-        None => unavailable("no lease yet"),
+        Some(problem) => format!("{}: {}", problem.class, problem.message),
+        None => "no lease yet".to_owned(),
     }
 }
 

@@ -7,7 +7,10 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{Grant, Lane, LaneWatermark, Parked, RowId, Store, StoreError},
-    relay::core::lane_share::{Health, LEASE_TTL, Share, share},
+    relay::core::{
+        lane_share::{Health, LEASE_TTL, Share, share},
+        watermarks::XidTick,
+    },
     report::BreakerState,
 };
 
@@ -30,6 +33,15 @@ pub(super) struct LeaseRound {
     pub(super) health: Health,
     /// Whether the relay may take more lanes.
     pub(super) claims: Claims,
+}
+
+impl LeaseRound {
+    /// Our lanes but for the drained ones.
+    fn kept_lanes(&self) -> Vec<Lane> {
+        let mut kept = self.known.clone();
+        kept.retain(|lane| self.release.iter().all(|drained| drained.lane != *lane));
+        kept
+    }
 }
 
 /// Whether a round may change how many lanes this relay owns.
@@ -75,10 +87,8 @@ pub(super) struct ParkedLanes {
 pub(super) struct Renewed {
     /// When the statement was sent.
     pub(super) sent: Instant,
-    /// Transaction id of the statement.
-    pub(super) xid: u64,
-    /// Highest id seen before the transaction began.
-    pub(super) drawn: RowId,
+    /// Transaction of the statement.
+    pub(super) tick: XidTick,
     /// Lanes that are still ours.
     pub(super) ours: Vec<Lane>,
 }
@@ -97,7 +107,8 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
         Renewal::Done(renewed) => Some(renewed),
     };
     // Drained lanes are given back before lanes are claimed: the survey counts only what is kept.
-    let kept = release(&store, &round).await?;
+    release(&store, &round).await?;
+    let kept = round.kept_lanes();
     let (granted, give_back) = rebalance(&store, &round, &kept).await?;
     let granted_lanes = granted.iter().map(|grant| grant.lane);
     let lanes: Vec<Lane> = kept.into_iter().chain(granted_lanes).collect();
@@ -138,23 +149,22 @@ async fn renew_if_due(store: &Store, round: &LeaseRound) -> Result<Renewal, Stor
     };
     Ok(Renewal::Done(Renewed {
         sent,
-        xid,
-        drawn: round.seen,
+        tick: XidTick {
+            xid,
+            drawn: round.seen,
+        },
         ours,
     }))
 }
 
-/// Gives the drained lanes back. Returns the lanes that stay ours.
-async fn release(store: &Store, round: &LeaseRound) -> Result<Vec<Lane>, StoreError> {
-    let released = &round.release;
-    if !released.is_empty() {
-        store
-            .release(round.instance, released, round.incarnation)
-            .await?;
+/// Gives the drained lanes back.
+async fn release(store: &Store, round: &LeaseRound) -> Result<(), StoreError> {
+    if round.release.is_empty() {
+        return Ok(());
     }
-    let mut kept = round.known.clone();
-    kept.retain(|lane| released.iter().all(|released| released.lane != *lane));
-    Ok(kept)
+    store
+        .release(round.instance, &round.release, round.incarnation)
+        .await
 }
 
 /// Compares our share with those of the other relays. Returns the lanes that were claimed, and how

@@ -118,7 +118,7 @@ pub struct Metrics {
     pub stragglers: IntCounter,
     table: TableGauges,
     pub replaced_headers: IntCounter,
-    pub partitions_added: IntCounterVec,
+    partitions_added: IntCounterVec,
 }
 
 impl Metrics {
@@ -127,16 +127,25 @@ impl Metrics {
     #[must_use]
     pub fn new(topics: &[String]) -> Self {
         let metrics = Self::registered();
-        let build_info = BUILD_INFO.gauges(&metrics.registry);
-        build_info
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1);
+        metrics.set_build_info();
         for topic in topics {
-            metrics.published.with_label_values(&[topic]);
-            metrics.partitions_added.with_label_values(&[topic]);
+            metrics.begin_series_of(topic);
         }
         metrics.set_breaker(BreakerState::Closed);
         metrics
+    }
+
+    fn set_build_info(&self) {
+        let build_info = BUILD_INFO.gauges(&self.registry);
+        build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+    }
+
+    /// Begins the series of a topic with zeros.
+    fn begin_series_of(&self, topic: &str) {
+        self.published.with_label_values(&[topic]);
+        self.partitions_added.with_label_values(&[topic]);
     }
 
     /// Registers all metrics, without series for labels.
@@ -180,6 +189,13 @@ impl Metrics {
         self.problems
             .with_label_values(&[&class.to_string()])
             .set(clamped(count));
+    }
+
+    /// Counts partitions that were added to a topic.
+    pub(crate) fn add_partitions(&self, topic: &str, added: usize) {
+        self.partitions_added
+            .with_label_values(&[topic])
+            .inc_by(added as u64);
     }
 
     /// Sets the numbers of the whole table. `None` removes their series: the relay that owns lane 0

@@ -177,9 +177,14 @@ impl<'a> Session<'a> {
     fn start_tasks(&mut self, now: Instant) {
         self.start_settles(now);
         self.start_lease_round(now);
-        if self.is_shutting_down() || now < self.timers.database {
-            return;
+        if !self.is_shutting_down() && now >= self.timers.database {
+            self.start_pausable_tasks(now);
         }
+    }
+
+    /// Starts what is due of the work that pauses after a failure of the database and during a
+    /// shutdown.
+    fn start_pausable_tasks(&mut self, now: Instant) {
         self.start_lookup();
         self.start_disposition();
         self.start_fetch(now);

@@ -76,6 +76,14 @@ impl StatusValues {
         published as f64 / RATE_SPAN.as_secs_f64()
     }
 
+    fn forget_old_published(&mut self, now: Instant) {
+        while let Some((at, _)) = self.published.front()
+            && !is_within_rate_span(*at, now)
+        {
+            self.published.pop_front();
+        }
+    }
+
     fn report(&self, now: Instant) -> RelayReport {
         let table = self.table;
         RelayReport {
@@ -224,18 +232,14 @@ impl Status {
     fn record_error(&self, problem: &Problem) {
         let class = problem.class.to_string();
         self.metrics.errors.with_label_values(&[&class]).inc();
-        tracing::warn!(class = %problem.class, "{}", problem.message);
+        tracing::warn!(%class, "{}", problem.message);
     }
 
     /// Records how many records Kafka acknowledged, for `published_per_second`.
     pub fn record_published(&self, records: u64, now: Instant) {
         self.with_state(|state| {
             state.published.push_back((now, records));
-            while let Some((at, _)) = state.published.front()
-                && !is_within_rate_span(*at, now)
-            {
-                state.published.pop_front();
-            }
+            state.forget_old_published(now);
         });
     }
 
@@ -262,10 +266,15 @@ impl Status {
 fn keep_since(problems: &mut [Problem], before: &[Problem]) {
     let now = kafka::rfc3339(Timestamp::now().as_microsecond());
     for problem in problems {
-        let known = before.iter().find(|old| old.class == problem.class);
-        let since = known.and_then(|old| old.since.clone());
+        let since = since_of(problem.class, before);
         problem.since = since.or_else(|| Some(now.clone()));
     }
+}
+
+/// Since when there was a problem of this class, if there was one.
+fn since_of(class: ProblemClass, before: &[Problem]) -> Option<String> {
+    let known = before.iter().find(|old| old.class == class)?;
+    known.since.clone()
 }
 
 /// Whether a problem was reported before with this message.

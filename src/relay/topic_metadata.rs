@@ -15,17 +15,18 @@ use tokio::sync::{
     watch::Receiver,
 };
 
-pub(super) use crate::relay::topic_metadata::problems::cluster_problem;
 use crate::{
     failpoints::{self, Bug},
-    kafka::{BatchLimits, LimitsByTopic},
+    kafka::{BatchLimits, LimitsByTopic, MetadataClient, TopicDescription},
     relay::{
         RunOptions,
         core::{clock_step::Clock, ids::TopicIndex},
         status::Status,
-        topic_metadata::rounds::Rounds,
+        topic_metadata::{problems::cluster_problem, rounds::Rounds},
     },
+    report::Problem,
     secrets::Secrets,
+    settings::KafkaSettings,
 };
 
 /// A request that is pending for longer will never be answered: this is longer than any request may
@@ -134,9 +135,14 @@ impl TopicMetadataWatch {
         }
         let restart = self.restart_needed();
         if restart != Restart::NotNeeded {
-            self.thread = Thread::start(&self.options, &self.status, &self.secrets);
+            self.start_other_thread();
         }
         restart
+    }
+
+    /// Starts a thread in place of the one before, which ends once its client returns.
+    fn start_other_thread(&mut self) {
+        self.thread = Thread::start(&self.options, &self.status, &self.secrets);
     }
 
     /// Whether the client does not return, or will not. Logs why.
@@ -202,4 +208,31 @@ impl Thread {
             pending,
         }
     }
+}
+
+/// A client that requests metadata with these secrets.
+///
+/// # Errors
+/// When a secret is missing, or librdkafka rejects the properties.
+pub(super) fn metadata_client(
+    options: &RunOptions,
+    secrets: &Secrets,
+) -> Result<MetadataClient, Problem> {
+    MetadataClient::new(&options.settings.kafka, secrets, &options.pod)
+        .map_err(|error| error.problem())
+}
+
+/// State of one topic of the cluster that these settings describe. Blocks, and with a stuck client
+/// forever.
+///
+/// # Errors
+/// The problem that keeps the cluster from being used.
+pub(super) fn describe_topic(
+    client: &MetadataClient,
+    name: &str,
+    kafka: &KafkaSettings,
+) -> Result<TopicDescription, Problem> {
+    client
+        .describe(name)
+        .map_err(|class| cluster_problem(class, &kafka.bootstrap_servers.join(",")))
 }

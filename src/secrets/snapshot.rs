@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
 use secrecy::{ExposeSecret, SecretSlice};
 
-use crate::settings::SecretFile;
+use crate::{secrets::ReadResult, settings::SecretFile};
 
 /// Contents of a set of secret files. Two snapshots are equal if all files have the same location
 /// and the same content, or fail with the same kind of error.
@@ -20,16 +20,33 @@ struct FileState {
 }
 
 impl FileState {
-    fn new(location: String, content: io::Result<Option<Vec<u8>>>) -> Self {
-        let content = match content {
-            Ok(bytes) => Ok(bytes.map(|bytes| Content(bytes.into()))),
-            Err(error) => Err(error.kind()),
-        };
-        Self { location, content }
+    fn new(location: String, content: ReadResult) -> Self {
+        let content = content.map_err(|error| error.kind());
+        Self {
+            location,
+            content: content.map(|bytes| bytes.map(Content::new)),
+        }
+    }
+
+    fn read(&self) -> ReadResult {
+        match &self.content {
+            Ok(content) => Ok(content.as_ref().map(Content::to_vec)),
+            Err(kind) => Err((*kind).into()),
+        }
     }
 }
 
 struct Content(SecretSlice<u8>);
+
+impl Content {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+
+    fn to_vec(&self) -> Vec<u8> {
+        self.0.expose_secret().to_vec()
+    }
+}
 
 impl PartialEq for Content {
     fn eq(&self, other: &Self) -> bool {
@@ -39,10 +56,8 @@ impl PartialEq for Content {
 
 impl Eq for Content {}
 
-impl FromIterator<(SecretFile, String, io::Result<Option<Vec<u8>>>)> for SecretSnapshot {
-    fn from_iter<T: IntoIterator<Item = (SecretFile, String, io::Result<Option<Vec<u8>>>)>>(
-        files: T,
-    ) -> Self {
+impl FromIterator<(SecretFile, String, ReadResult)> for SecretSnapshot {
+    fn from_iter<T: IntoIterator<Item = (SecretFile, String, ReadResult)>>(files: T) -> Self {
         let mut states = BTreeMap::new();
         for (file, location, content) in files {
             states.insert(file, FileState::new(location, content));
@@ -56,12 +71,8 @@ impl SecretSnapshot {
     ///
     /// # Errors
     /// If the file could not be read when the snapshot was taken.
-    pub(super) fn read(&self, file: SecretFile) -> io::Result<Option<Vec<u8>>> {
-        match self.0.get(&file).map(|state| &state.content) {
-            None | Some(Ok(None)) => Ok(None),
-            Some(Ok(Some(content))) => Ok(Some(content.0.expose_secret().to_vec())),
-            Some(Err(kind)) => Err((*kind).into()),
-        }
+    pub(super) fn read(&self, file: SecretFile) -> ReadResult {
+        self.0.get(&file).map_or(Ok(None), FileState::read)
     }
 
     /// Location of a file in words, for problems.

@@ -18,7 +18,7 @@ use crate::{
         AdoptSettings, BreakerSettings, DatabaseSettings, Endpoint, InvalidOwner,
         InvalidSchemaName, KafkaSettings, MigrationDatabase, MigrationSettings, Owner,
         RelaySettings, SaslMechanism, SaslSettings, SchemaName, TlsSettings, TopicSettings,
-        property_error,
+        first_property_error,
     },
 };
 
@@ -121,6 +121,8 @@ const OPEN_AFTER_MAX: Duration = Duration::from_mins(10);
 /// Values that `breaker.maxBackoff` may have.
 const MAX_BACKOFF_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_mins(10);
+/// Number of topics that a manifest may declare.
+const TOPIC_COUNT_RANGE: RangeInclusive<usize> = 1..=64;
 
 impl RelaySettings {
     /// Validates a spec and builds the settings of its relays.
@@ -314,7 +316,7 @@ fn retain_ms(
         return Err(invalid_adopt(entry, "retain must be between 1h and 87600h"));
     }
     if published_column.is_none() {
-        let reason = "retain needs publishedColumn: it tells how old a published row is";
+        let reason = "retain needs publishedColumn, the column with the time of publication";
         return Err(invalid_adopt(entry, reason));
     }
     Ok(Some(millis(retain)))
@@ -353,8 +355,7 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
 }
 
 fn check_properties(kafka: &Kafka) -> Result<(), InvalidSpec> {
-    let mut properties = kafka.properties.iter();
-    match properties.find_map(|(name, value)| property_error(name, value)) {
+    match first_property_error(&kafka.properties) {
         Some(reason) => Err(InvalidSpec::KafkaProperty(reason)),
         None => Ok(()),
     }
@@ -366,13 +367,22 @@ fn sends_password(sasl: &SaslSettings) -> bool {
 }
 
 fn topics(topics: &[Topic]) -> Result<Vec<TopicSettings>, InvalidSpec> {
-    if !(1..=64).contains(&topics.len()) {
+    check_topics(topics)?;
+    Ok(topics.iter().map(topic_settings).collect())
+}
+
+fn check_topics(topics: &[Topic]) -> Result<(), InvalidSpec> {
+    if !TOPIC_COUNT_RANGE.contains(&topics.len()) {
         return Err(InvalidSpec::TopicCount);
     }
     declared_once(topics)?;
+    check_routes(topics)
+}
+
+/// Checks that each type is routed to one topic.
+fn check_routes(topics: &[Topic]) -> Result<(), InvalidSpec> {
     routed_once("event type", topics, |topic| &topic.event_types)?;
-    routed_once("aggregate type", topics, |topic| &topic.aggregate_types)?;
-    Ok(topics.iter().map(topic_settings).collect())
+    routed_once("aggregate type", topics, |topic| &topic.aggregate_types)
 }
 
 fn topic_settings(topic: &Topic) -> TopicSettings {
@@ -385,11 +395,19 @@ fn topic_settings(topic: &Topic) -> TopicSettings {
 }
 
 fn declared_once(topics: &[Topic]) -> Result<(), InvalidSpec> {
-    let mut names = BTreeSet::new();
-    match topics.iter().find(|topic| !names.insert(&topic.name)) {
-        Some(topic) => Err(InvalidSpec::TopicTwice(topic.name.clone())),
+    match listed_twice(topics) {
+        Some(name) => Err(InvalidSpec::TopicTwice(name.clone())),
         None => Ok(()),
     }
+}
+
+/// Name of the first topic that is also listed before.
+fn listed_twice(topics: &[Topic]) -> Option<&String> {
+    let mut listed = BTreeSet::new();
+    topics
+        .iter()
+        .map(|topic| &topic.name)
+        .find(|name| !listed.insert(*name))
 }
 
 /// Checks that no type is routed to two topics. `kind` is the word for the type in the error.

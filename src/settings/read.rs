@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::settings::{KafkaSettings, RelaySettings, TopicSettings, property_error};
+use crate::settings::{KafkaSettings, RelaySettings, TopicSettings, first_property_error};
 
 /// Why settings cannot be read, or cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,64 +22,73 @@ impl RelaySettings {
     /// # Errors
     /// If the text is not YAML, or a field is missing, unknown, or has a value that cannot work.
     pub fn read(text: &str) -> Result<Self, InvalidSettings> {
-        let value: serde_yaml::Value =
-            serde_yaml::from_str(text).map_err(|error| InvalidSettings::Yaml {
-                location: error_location(&error),
-            })?;
-        let settings: Self = serde_path_to_error::deserialize(value).map_err(field_error)?;
+        let settings = Self::parse(text)?;
         match settings.unusable() {
             None => Ok(settings),
-            Some((field, reason)) => Err(InvalidSettings::Field {
-                field: field.to_owned(),
-                reason: reason.to_owned(),
-            }),
+            Some(unusable) => Err(unusable_error(unusable)),
         }
+    }
+
+    /// Reads settings whose values have the right types, but perhaps cannot work.
+    fn parse(text: &str) -> Result<Self, InvalidSettings> {
+        let value: serde_yaml::Value =
+            serde_yaml::from_str(text).map_err(|error| yaml_error(&error))?;
+        serde_path_to_error::deserialize(value).map_err(field_error)
     }
 
     /// First field whose value has the right type, but cannot work, with the reason. These rules
     /// are weaker than those of a manifest.
     fn unusable(&self) -> Option<Unusable> {
-        if self.database.max_connections == 0 {
-            return Some(("database.maxConnections", "must be at least 1"));
-        }
-        if let Some(unusable) = self.kafka.unusable() {
-            return Some(unusable);
-        }
-        if let Some(reason) = unusable_topics(&self.topics) {
-            return Some(("topics", reason));
-        }
-        if self.batch_size == 0 {
-            return Some(("batchSize", "must be at least 1"));
-        }
-        (self.poll_interval_ms == 0).then_some(("pollIntervalMs", "must be at least 1"))
+        zero("database.maxConnections", self.database.max_connections)
+            .or_else(|| self.kafka.unusable())
+            .or_else(|| self.unusable_topics())
+            .or_else(|| self.unusable_limits())
+    }
+
+    fn unusable_topics(&self) -> Option<Unusable> {
+        let reason = broken_topic_rule(&self.topics)?;
+        Some(("topics", reason))
+    }
+
+    fn unusable_limits(&self) -> Option<Unusable> {
+        zero("batchSize", self.batch_size).or_else(|| zero("pollIntervalMs", self.poll_interval_ms))
     }
 }
 
 /// A field, and why its value cannot work.
 type Unusable = (&'static str, &'static str);
 
+/// The field, if its number is 0.
+fn zero(field: &'static str, number: impl Into<u64>) -> Option<Unusable> {
+    (number.into() == 0).then_some((field, "must be at least 1"))
+}
+
+fn unusable_error((field, reason): Unusable) -> InvalidSettings {
+    InvalidSettings::Field {
+        field: field.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
 impl KafkaSettings {
     fn unusable(&self) -> Option<Unusable> {
-        let servers = &self.bootstrap_servers;
-        if servers.is_empty() {
-            return Some((
-                "kafka.bootstrapServers",
-                "must contain at least one host:port",
-            ));
+        if let Some(reason) = broken_server_rule(&self.bootstrap_servers) {
+            return Some(("kafka.bootstrapServers", reason));
         }
-        if servers.iter().any(String::is_empty) {
-            return Some((
-                "kafka.bootstrapServers",
-                "contains an empty text, must be host:port",
-            ));
-        }
-        let mut properties = self.properties.iter();
-        let reason = properties.find_map(|(name, value)| property_error(name, value))?;
+        let reason = first_property_error(&self.properties)?;
         Some(("kafka.properties", reason))
     }
 }
 
-fn unusable_topics(topics: &[TopicSettings]) -> Option<&'static str> {
+fn broken_server_rule(servers: &[String]) -> Option<&'static str> {
+    if servers.is_empty() {
+        return Some("must contain at least one host:port");
+    }
+    let has_empty = servers.iter().any(String::is_empty);
+    has_empty.then_some("contains an empty text, must be host:port")
+}
+
+fn broken_topic_rule(topics: &[TopicSettings]) -> Option<&'static str> {
     if topics.is_empty() {
         return Some("must contain at least one topic");
     }
@@ -106,8 +115,19 @@ fn has_duplicates<'a>(names: impl Iterator<Item = &'a String>) -> bool {
 
 /// Whether Kafka accepts `name` as a topic. The check of column `topic` has the same rule.
 fn is_topic_name(name: &str) -> bool {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=249).contains(&name.len()) && name.chars().all(is_allowed) && !matches!(name, "." | "..")
+    (1..=249).contains(&name.len())
+        && name.chars().all(can_be_in_topic_name)
+        && !matches!(name, "." | "..")
+}
+
+fn can_be_in_topic_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+fn yaml_error(error: &serde_yaml::Error) -> InvalidSettings {
+    InvalidSettings::Yaml {
+        location: error_location(error),
+    }
 }
 
 /// Where YAML cannot be parsed. The parser's own message is left out, because it quotes the text.
@@ -123,13 +143,16 @@ fn error_location(error: &serde_yaml::Error) -> String {
 }
 
 fn field_error(error: serde_path_to_error::Error<serde_yaml::Error>) -> InvalidSettings {
-    let field = match error.path().to_string() {
+    InvalidSettings::Field {
+        field: field_name(error.path()),
+        reason: reason(&error.into_inner().to_string()),
+    }
+}
+
+fn field_name(path: &serde_path_to_error::Path) -> String {
+    match path.to_string() {
         path if path == "." => "the file".to_owned(),
         path => path,
-    };
-    InvalidSettings::Field {
-        field,
-        reason: reason(&error.into_inner().to_string()),
     }
 }
 
@@ -154,18 +177,20 @@ fn reason(message: &str) -> String {
     }
 }
 
+/// How serde's messages begin that describe a value, and the types of these values.
+const KINDS: &[(&str, &str)] = &[
+    ("string", "a text"),
+    ("integer", "a whole number"),
+    ("floating point", "a number with a fraction"),
+    ("boolean", "true or false"),
+    ("unit", "empty"),
+    ("null", "empty"),
+    ("sequence", "a list"),
+    ("map", "a set of fields"),
+];
+
 /// Type of the value that serde found, without the value: `string "abc"` -> "a text".
 fn kind(found: &str) -> &'static str {
-    const KINDS: &[(&str, &str)] = &[
-        ("string", "a text"),
-        ("integer", "a whole number"),
-        ("floating point", "a number with a fraction"),
-        ("boolean", "true or false"),
-        ("unit", "empty"),
-        ("null", "empty"),
-        ("sequence", "a list"),
-        ("map", "a set of fields"),
-    ];
     KINDS
         .iter()
         .find(|(start, _)| found.starts_with(start))

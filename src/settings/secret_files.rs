@@ -2,7 +2,7 @@
 //! files into pods; `run --manifest` finds their contents in the manifest's own documents. Pure.
 
 use crate::{
-    api::{CertificateSource, DatabaseConnection, OutboxRelaySpec, Tls},
+    api::{CertificateSource, DatabaseConnection, Kafka, OutboxRelaySpec, Sasl, Tls},
     settings::{DatabaseSettings, Endpoint, KafkaSettings, TlsSettings},
 };
 
@@ -62,6 +62,14 @@ pub enum SecretSource {
     ConfigMap { name: String, key: String },
 }
 
+impl SecretSource {
+    /// Name of the object, and the key in it.
+    pub(crate) fn name_and_key(&self) -> (&str, &str) {
+        let (Self::Secret { name, key } | Self::ConfigMap { name, key }) = self;
+        (name, key)
+    }
+}
+
 /// A file of the secrets folder, and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Projection {
@@ -119,11 +127,19 @@ impl DatabaseSettings {
     /// Secret files that a relay needs to connect to its database.
     #[must_use]
     pub fn files(&self) -> Vec<SecretFile> {
-        let login: &[SecretFile] = match self.endpoint {
-            Endpoint::Url => &[DATABASE.url],
-            Endpoint::Host { .. } => &[DATABASE.username, DATABASE.password],
-        };
-        [login, &DATABASE.tls.of(&self.tls)].concat()
+        let mut files = DATABASE.login(&self.endpoint);
+        files.extend(DATABASE.tls.of(&self.tls));
+        files
+    }
+}
+
+impl DatabaseFiles {
+    /// Secret files that hold user name and password, with or without the address.
+    fn login(&self, endpoint: &Endpoint) -> Vec<SecretFile> {
+        match endpoint {
+            Endpoint::Url => vec![self.url],
+            Endpoint::Host { .. } => vec![self.username, self.password],
+        }
     }
 }
 
@@ -157,16 +173,24 @@ impl TlsFiles {
 #[must_use]
 pub fn relay_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     let mut all = database_projections(spec);
-    all.extend(tls_projections(&spec.kafka.tls, &KAFKA));
-    if let Some(sasl) = &spec.kafka.sasl {
-        let secret = &sasl.credentials_secret_ref;
-        all.push(from_secret(
-            SecretFile::KafkaPassword,
-            &secret.name,
-            &secret.password_key,
-        ));
-    }
+    all.extend(kafka_projections(&spec.kafka));
     all
+}
+
+/// Secret files of the connection to the brokers.
+fn kafka_projections(kafka: &Kafka) -> Vec<Projection> {
+    let mut all = tls_projections(&kafka.tls, &KAFKA);
+    all.extend(kafka.sasl.as_ref().map(password_projection));
+    all
+}
+
+fn password_projection(sasl: &Sasl) -> Projection {
+    let secret = &sasl.credentials_secret_ref;
+    from_secret(
+        SecretFile::KafkaPassword,
+        &secret.name,
+        &secret.password_key,
+    )
 }
 
 /// Secret files of a migration pod: those of the relay's database, from which the migration takes

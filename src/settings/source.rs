@@ -86,12 +86,15 @@ impl SettingsSource {
 }
 
 fn read_settings(file: &Path) -> Result<RelaySettings, SettingsSourceError> {
-    let text =
-        std::fs::read_to_string(file).map_err(|source| SettingsSourceError::ReadSettings {
-            file: file.to_owned(),
-            source,
-        })?;
+    let text = read_text(file)?;
     RelaySettings::read(&text).map_err(|source| SettingsSourceError::ParseSettings {
+        file: file.to_owned(),
+        source,
+    })
+}
+
+fn read_text(file: &Path) -> Result<String, SettingsSourceError> {
+    std::fs::read_to_string(file).map_err(|source| SettingsSourceError::ReadSettings {
         file: file.to_owned(),
         source,
     })

@@ -257,11 +257,17 @@ fn key_of(relay: &GuardedRelay) -> RelayKey {
 
 /// The OutboxRelay that a child was made for. A pod refers to it by its labels.
 fn owner(child: &ObjectMeta) -> Option<RelayKey> {
-    let label = |name| child.labels.as_ref()?.get(name).map(String::as_str);
-    let name = relay_name(child)
-        .or_else(|| label(RELAY_LABEL))
-        .or_else(|| label(MIGRATION_LABEL))?;
+    let name = relay_name(child).or_else(|| name_in_labels(child))?;
     Some(RelayKey::new(child.namespace.as_deref()?, name))
+}
+
+/// The name of the OutboxRelay in the labels of a relay pod or a migration pod.
+fn name_in_labels(child: &ObjectMeta) -> Option<&str> {
+    let labels = child.labels.as_ref()?;
+    labels
+        .get(RELAY_LABEL)
+        .or_else(|| labels.get(MIGRATION_LABEL))
+        .map(String::as_str)
 }
 
 async fn reconcile(
@@ -297,13 +303,14 @@ impl Context {
     fn action(&self, requeue: Requeue) -> Action {
         match requeue {
             Requeue::OnChange => Action::await_change(),
-            Requeue::After(pause) => {
-                let shortest = self
-                    .requeue_rate
-                    .min_pause(self.relays.count(), CONCURRENCY);
-                Action::requeue(pause.max(shortest))
-            }
+            Requeue::After(pause) => Action::requeue(pause.max(self.min_pause())),
         }
+    }
+
+    /// Shortest pause before an object is reconciled again without a change.
+    fn min_pause(&self) -> Duration {
+        self.requeue_rate
+            .min_pause(self.relays.count(), CONCURRENCY)
     }
 }
 

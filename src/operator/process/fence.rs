@@ -2,7 +2,7 @@
 //! Pure but for the shared cell.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,20 +16,25 @@ pub(crate) struct Fence(Arc<Mutex<Option<Instant>>>);
 impl Fence {
     /// Records a renewal of the Lease by a request that was sent at `requested_at`.
     pub(crate) fn open(&self, requested_at: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(requested_at);
+        *self.renewed_at() = Some(requested_at);
     }
 
     /// Forbids all writes until the next renewal.
     pub(crate) fn close(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.renewed_at() = None;
     }
 
     /// Returns for how long the API server may work on a write that is sent now. Returns `None` if
     /// it must not be sent.
     pub(crate) fn allows(&self, now: Instant) -> Option<Duration> {
-        let renewed_at = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let renewed_at = (*self.renewed_at())?;
         let age = now.saturating_duration_since(renewed_at);
         (age < RENEW_DEADLINE).then(|| WRITES_DEADLINE - age)
+    }
+
+    /// Returns when the last renewal was requested; `None` while the fence is closed.
+    fn renewed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -22,6 +22,12 @@ pub(crate) struct WatchedScope {
     pub paths: Vec<String>,
 }
 
+impl WatchedScope {
+    fn watches(&self, path: &str) -> bool {
+        self.paths.iter().any(|watched| watched == path)
+    }
+}
+
 /// What an operator that leads is expected to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
@@ -81,6 +87,20 @@ impl Observed {
 
     fn is_forbidden(&self, scope: &WatchedScope) -> bool {
         scope.paths.iter().any(|path| self.forbidden.contains(path))
+    }
+
+    fn is_ready_to_stand_by(&self) -> Result<(), String> {
+        match self.lease_seen {
+            true => Ok(()),
+            false => Err("the Lease has not been read yet".to_owned()),
+        }
+    }
+
+    fn is_ready_to_lead(&self, scopes: &[WatchedScope]) -> Result<(), String> {
+        match self.are_all_listed(scopes) {
+            true => Ok(()),
+            false => Err("not all OutboxRelays have been listed yet".to_owned()),
+        }
     }
 
     /// A scope that the operator has no right to is not waited for, as long as there is another.
@@ -203,16 +223,10 @@ impl HealthState {
     /// What the process still waits for.
     pub(crate) fn is_ready(&self) -> Result<(), String> {
         let observed = self.observed();
-        if observed.leads_since.is_none() {
-            return match observed.lease_seen {
-                true => Ok(()),
-                false => Err("the Lease has not been read yet".to_owned()),
-            };
+        match observed.leads_since {
+            None => observed.is_ready_to_stand_by(),
+            Some(_) => observed.is_ready_to_lead(&self.expected.scopes),
         }
-        if observed.are_all_listed(&self.expected.scopes) {
-            return Ok(());
-        }
-        Err("not all OutboxRelays have been listed yet".to_owned())
     }
 
     /// Decides the answer of `/healthz`. `objects` is the number of OutboxRelays to reconcile. An
@@ -239,8 +253,7 @@ impl HealthState {
 impl Expected {
     /// The scope that one of the watched paths belongs to.
     fn scope_of(&self, path: &str) -> Option<&WatchedScope> {
-        let watches = |scope: &&WatchedScope| scope.paths.iter().any(|watched| watched == path);
-        self.scopes.iter().find(watches)
+        self.scopes.iter().find(|scope| scope.watches(path))
     }
 }
 

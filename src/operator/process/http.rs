@@ -14,6 +14,9 @@ use crate::operator::{
     reconcile::cache::Cache,
 };
 
+/// Status and text of the response to a probe.
+type ProbeResponse = (StatusCode, String);
+
 /// What the handlers read.
 #[derive(Clone)]
 pub(crate) struct HttpState {
@@ -36,7 +39,7 @@ pub(crate) async fn serve(listener: TcpListener, state: HttpState) -> std::io::R
     axum::serve(listener, routes.with_state(state)).await
 }
 
-async fn healthz(State(state): State<HttpState>) -> (StatusCode, String) {
+async fn healthz(State(state): State<HttpState>) -> ProbeResponse {
     let result = state.health.is_alive(state.relays.count(), Instant::now());
     if let Err(why) = &result {
         tracing::error!(why, "this operator hangs and must be restarted");
@@ -44,7 +47,7 @@ async fn healthz(State(state): State<HttpState>) -> (StatusCode, String) {
     response(result)
 }
 
-async fn readyz(State(state): State<HttpState>) -> (StatusCode, String) {
+async fn readyz(State(state): State<HttpState>) -> ProbeResponse {
     response(state.health.is_ready())
 }
 
@@ -58,7 +61,7 @@ async fn metrics(State(state): State<HttpState>) -> String {
     })
 }
 
-fn response(result: Result<(), String>) -> (StatusCode, String) {
+fn response(result: Result<(), String>) -> ProbeResponse {
     match result {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),

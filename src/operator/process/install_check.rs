@@ -76,16 +76,22 @@ async fn check_once(operator: &str) -> Result<(), CheckError> {
 }
 
 async fn get_status(operator: &str, path: &'static str) -> Result<StatusCode, CheckError> {
-    let stream = TcpStream::connect(operator)
-        .await
-        .map_err(|source| CheckError::Unreachable(operator.to_owned(), source))?;
-    let request = Request::get(path)
-        .header(HOST, operator)
-        .body(Empty::new())
-        .expect("a constant request");
-    send(stream, request)
+    send(connect(operator).await?, request(operator, path))
         .await
         .map_err(|source| CheckError::Request(path, source))
+}
+
+async fn connect(operator: &str) -> Result<TcpStream, CheckError> {
+    TcpStream::connect(operator)
+        .await
+        .map_err(|source| CheckError::Unreachable(operator.to_owned(), source))
+}
+
+fn request(operator: &str, path: &str) -> Request<Empty<Bytes>> {
+    Request::get(path)
+        .header(HOST, operator)
+        .body(Empty::new())
+        .expect("a constant request")
 }
 
 async fn send(stream: TcpStream, request: Request<Empty<Bytes>>) -> hyper::Result<StatusCode> {

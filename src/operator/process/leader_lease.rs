@@ -99,8 +99,7 @@ impl LeaderLease {
 
     /// Logs the holder when it is another one than `logged`.
     fn log_holder(&self, logged: &mut Option<String>) {
-        let spec = self.last.as_ref().and_then(|lease| lease.spec.as_ref());
-        let holder = spec.and_then(|spec| spec.holder_identity.clone());
+        let holder = self.last_holder();
         if *logged == holder {
             return;
         }
@@ -110,6 +109,11 @@ impl LeaderLease {
             "standing by: another operator leads"
         );
         *logged = holder;
+    }
+
+    /// The holder that the Lease had when it was last read.
+    fn last_holder(&self) -> Option<String> {
+        self.last.as_ref()?.spec.as_ref()?.holder_identity.clone()
     }
 
     /// Renews the Lease until that fails for too long, or another operator holds it.
@@ -219,9 +223,7 @@ impl LeaderLease {
 async fn within_timeout<T>(
     request: impl Future<Output = Result<T, CallError>>,
 ) -> Result<T, CallError> {
-    timeout(CALL_TIMEOUT, request)
-        .await
-        .unwrap_or(Err(CallError::Timeout))
+    timeout(CALL_TIMEOUT, request).await?
 }
 
 fn log_failure(error: &CallError) {
@@ -243,17 +245,23 @@ fn log_not_renewed(error: &CallError) {
 }
 
 fn observed(lease: &Lease) -> ObservedLease {
-    let version = lease.resource_version().unwrap_or_default();
     let spec = lease.spec.clone().unwrap_or_default();
-    let duration = spec
-        .lease_duration_seconds
-        .and_then(|seconds| u64::try_from(seconds).ok())
-        .map_or(LEASE_DURATION, Duration::from_secs);
     ObservedLease {
-        version,
-        holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
-        duration,
+        version: lease.resource_version().unwrap_or_default(),
+        duration: duration(&spec),
+        holder: holder(spec),
     }
+}
+
+fn duration(spec: &LeaseSpec) -> Duration {
+    spec.lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map_or(LEASE_DURATION, Duration::from_secs)
+}
+
+/// The holder's name. It is empty after the Lease was given back.
+fn holder(spec: LeaseSpec) -> Option<String> {
+    spec.holder_identity.filter(|holder| !holder.is_empty())
 }
 
 /// The Lease with `identity` as its holder, renewed at `now`.

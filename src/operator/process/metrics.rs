@@ -4,8 +4,8 @@ use std::{cmp::Ordering, time::Duration};
 
 use hyper::StatusCode;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector, proto::MetricFamily,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, core::Collector, proto::MetricFamily,
 };
 
 use crate::{
@@ -111,23 +111,26 @@ impl Metrics {
 
     /// Counts a reconciliation that succeeded after `took`.
     pub(crate) fn succeeded(&self, took: Duration) {
-        self.seconds.observe(took.as_secs_f64());
-        self.reconciliations.with_label_values(&["ok"]).inc();
+        self.reconciled("ok", took);
     }
 
     /// Counts a reconciliation that failed after `took`.
     pub(crate) fn failed(&self, took: Duration, class: ErrorClass) {
-        self.seconds.observe(took.as_secs_f64());
-        self.reconciliations.with_label_values(&["error"]).inc();
+        self.reconciled("error", took);
         self.errors.with_label_values(&[class.name()]).inc();
+    }
+
+    fn reconciled(&self, outcome: &str, took: Duration) {
+        self.seconds.observe(took.as_secs_f64());
+        self.reconciliations.with_label_values(&[outcome]).inc();
     }
 
     /// Counts a request to the API server that ended after `took`. `None` means that it got no
     /// response.
     pub(crate) fn request_ended(&self, verb: &str, code: Option<StatusCode>, took: Duration) {
-        let code = code.map_or_else(|| "none".to_owned(), |code| code.as_str().to_owned());
+        let code = code.as_ref().map_or("none", StatusCode::as_str);
         self.requests
-            .with_label_values(&[verb, &code])
+            .with_label_values(&[verb, code])
             .observe(took.as_secs_f64());
     }
 
@@ -138,13 +141,8 @@ impl Metrics {
 
     /// Counts a scale decision.
     pub(crate) fn decided(&self, decision: &Decision) {
-        let direction = match decision.to.cmp(&decision.from) {
-            Ordering::Greater => "up",
-            Ordering::Less => "down",
-            Ordering::Equal => "hold",
-        };
         self.scale_decisions
-            .with_label_values(&[direction, &decision.reason.name()])
+            .with_label_values(&[direction(decision), &decision.reason.name()])
             .inc();
     }
 
@@ -199,17 +197,21 @@ fn conditions<'a>(relays: impl Iterator<Item = &'a OutboxRelay>) -> IntGaugeVec 
     gauges
 }
 
-/// Encodes metrics, without those that have no values yet: the encoder rejects them.
-fn text(families: Vec<MetricFamily>) -> String {
-    let mut text = Vec::new();
-    for family in families {
-        if !family.get_metric().is_empty() {
-            TextEncoder::new()
-                .encode(&[family], &mut text)
-                .expect("metrics are text");
-        }
+/// The label `direction` of a scale decision.
+fn direction(decision: &Decision) -> &'static str {
+    match decision.to.cmp(&decision.from) {
+        Ordering::Greater => "up",
+        Ordering::Less => "down",
+        Ordering::Equal => "hold",
     }
-    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Encodes metrics, without those that have no values yet: the encoder rejects them.
+fn text(mut families: Vec<MetricFamily>) -> String {
+    families.retain(|family| !family.get_metric().is_empty());
+    TextEncoder::new()
+        .encode_to_string(&families)
+        .expect("metrics are text")
 }
 
 fn number(count: usize) -> i64 {

@@ -2,7 +2,7 @@
 //! slow. Pure but for the shared cell.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,18 +19,22 @@ pub(crate) struct RequeueRate(Mutex<Duration>);
 impl RequeueRate {
     /// Records a reconciliation that took this long.
     pub(crate) fn record(&self, took: Duration) {
-        let mut average = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut average = self.average();
         *average = (*average * (AVERAGED_RECONCILIATIONS - 1) + took) / AVERAGED_RECONCILIATIONS;
     }
 
     /// Shortest pause before an object is reconciled again without a change. `concurrency` is the
     /// number of reconciliations at the same time.
     pub(crate) fn min_pause(&self, objects: usize, concurrency: u16) -> Duration {
-        let average = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        average
+        self.average()
             .saturating_mul(RESYNC_SHARE_DIVISOR)
             .saturating_mul(u32::try_from(objects).unwrap_or(u32::MAX))
             / u32::from(concurrency)
+    }
+
+    /// Returns the average duration of a reconciliation.
+    fn average(&self) -> MutexGuard<'_, Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

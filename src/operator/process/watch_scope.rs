@@ -91,9 +91,10 @@ impl RelayStore {
     }
 
     pub(crate) fn relays(&self) -> Vec<Arc<GuardedRelay>> {
-        let ours = |relay: &Arc<GuardedRelay>| is_reconciled(&relay.0, &self.operator_name);
         let relays = self.stores.iter().flat_map(Store::state);
-        relays.filter(ours).collect()
+        relays
+            .filter(|relay| is_reconciled(&relay.0, &self.operator_name))
+            .collect()
     }
 }
 

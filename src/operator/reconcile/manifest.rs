@@ -1,10 +1,13 @@
 //! An OutboxRelay as the API server has it, whether or not this version can read it. Pure.
 
-use kube::{ResourceExt, core::error_boundary::InvalidObject};
+use kube::{
+    ResourceExt,
+    core::{ObjectMeta, error_boundary::InvalidObject},
+};
 
 use crate::{
     api::{OutboxRelay, OutboxRelayStatus},
-    operator::identity::{Identity, PAUSED, is_ours},
+    operator::identity::{Identity, PAUSED, is_managed},
 };
 
 /// A manifest that this operator is responsible for.
@@ -25,17 +28,10 @@ impl Manifest {
         found: Result<OutboxRelay, InvalidObject>,
         operator_name: &str,
     ) -> Option<Self> {
-        let metadata = match &found {
-            Ok(relay) => &relay.metadata,
-            Err(invalid) => &invalid.metadata,
-        };
-        if metadata.deletion_timestamp.is_some() || !is_ours(metadata, operator_name) {
+        if !is_managed(metadata(&found), operator_name) {
             return None;
         }
-        Some(match found {
-            Ok(relay) => Self::readable(relay),
-            Err(invalid) => Self::unreadable(invalid),
-        })
+        Some(found.map_or_else(Self::unreadable, Self::readable))
     }
 
     fn unreadable(invalid: InvalidObject) -> Self {
@@ -49,12 +45,23 @@ impl Manifest {
 
     /// Returns the manifest of an object that was read, with its status taken out.
     pub(crate) fn readable(mut relay: OutboxRelay) -> Self {
-        let paused = relay.annotations().get(PAUSED);
         Self {
             identity: Identity::of(&relay.metadata),
-            paused: paused.is_some_and(|value| value == "true"),
+            paused: is_paused(&relay),
             status: relay.status.take().unwrap_or_default(),
             content: Ok(relay),
         }
     }
+}
+
+fn metadata(found: &Result<OutboxRelay, InvalidObject>) -> &ObjectMeta {
+    match found {
+        Ok(relay) => &relay.metadata,
+        Err(invalid) => &invalid.metadata,
+    }
+}
+
+fn is_paused(relay: &OutboxRelay) -> bool {
+    let value = relay.annotations().get(PAUSED);
+    value.is_some_and(|value| value == "true")
 }

@@ -19,9 +19,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-pub(crate) use deployment_state::RelayDeployment;
-#[cfg(test)]
-pub(crate) use deployment_state::WrittenFor;
+pub(crate) use deployment_state::{RelayDeployment, WrittenFor};
 pub(crate) use job_state::{JobOutcome, MigrationJob};
 pub(crate) use pod_state::{MigrationPod, RelayPod};
 
@@ -68,6 +66,22 @@ impl Observed {
             }
             _ => PodReplacement::Done,
         }
+    }
+
+    /// Returns whether the rollout of the relays makes no progress.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let deployment = self.deployment.as_ref();
+        deployment.is_some_and(|deployment| deployment.stuck)
+    }
+
+    /// Returns the migration Job of this name.
+    pub(crate) fn job(&self, name: &str) -> Option<&MigrationJob> {
+        self.jobs.iter().find(|job| job.key.name == name)
+    }
+
+    /// Returns whether a relay has reported.
+    pub(crate) fn has_reports(&self) -> bool {
+        self.reports.iter().any(|one| one.report.is_some())
     }
 
     /// Returns whether watches report every change of it. An unfinished Job may have no pod: the

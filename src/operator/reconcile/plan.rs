@@ -130,11 +130,12 @@ impl Scale {
 
     /// Returns whether there is no relay yet, and there should be.
     pub(crate) fn starts_the_first(self) -> bool {
-        match self {
-            Self::Keep => false,
-            Self::Set { from, .. } | Self::SetBack { from, .. } => from == 0,
-            Self::Step(step) => step.from == 0,
-        }
+        matches!(
+            self,
+            Self::Set { from: 0, .. }
+                | Self::SetBack { from: 0, .. }
+                | Self::Step(Decision { from: 0, .. })
+        )
     }
 }
 
@@ -224,7 +225,7 @@ fn relay_plan<'a>(
 /// Returns the Job that migrates to the current target.
 fn target_job<'a>(desired: &Desired, observed: &'a Observed) -> Option<&'a MigrationJob> {
     let target = desired.relay.migration.as_ref()?;
-    observed.jobs.iter().find(|job| job.key.name == target.job)
+    observed.job(&target.job)
 }
 
 fn requeue_after(migration: &Migration, now: Timestamp) -> Duration {
@@ -264,6 +265,17 @@ enum SpecChange {
     CarriedOut,
 }
 
+impl SpecChange {
+    /// Returns the change of the number of replicas. Where the manifest did not change, somebody
+    /// else set the present number.
+    fn scale(self, from: i32, to: i32) -> Scale {
+        match self {
+            Self::New => Scale::Set { from, to },
+            Self::CarriedOut => Scale::SetBack { from, to },
+        }
+    }
+}
+
 /// Decides how many relays there should be, what is done about it, and why.
 fn replicas(
     desired: &Desired,
@@ -296,9 +308,8 @@ fn spec_change(desired: &Desired, history: &History) -> SpecChange {
 }
 
 fn set(found: Option<&RelayDeployment>, to: i32, change: SpecChange) -> Scale {
-    match found.map(|deployment| deployment.wanted) {
-        Some(from) if from != to && change == SpecChange::New => Scale::Set { from, to },
-        Some(from) if from != to => Scale::SetBack { from, to },
+    match found {
+        Some(deployment) if deployment.wanted != to => change.scale(deployment.wanted, to),
         _ => Scale::Keep,
     }
 }

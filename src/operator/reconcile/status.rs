@@ -34,7 +34,7 @@ use crate::{
             apply::Applied,
             observe::Observed,
             plan::{Migration, Plan, RelayPlan, load},
-            status::conditions::{ConditionType, Finding, State},
+            status::conditions::{ConditionType, Finding, Previous, State, find, repeat},
             validate::ValidatedRelay,
         },
     },
@@ -68,6 +68,24 @@ struct ConditionInputs<'a> {
     relay: &'a ValidatedRelay,
     plan: &'a RelayPlan<'a>,
     applied: &'a Applied,
+}
+
+impl ConditionInputs<'_> {
+    /// Returns the condition of this type in the previous status.
+    fn previous(&self, type_: ConditionType) -> Option<Previous<'_>> {
+        find(&self.context.previous.conditions, type_)
+    }
+
+    /// Returns whether the previous condition of this type was found for the current generation.
+    fn is_current(&self, type_: ConditionType) -> bool {
+        let previous = self.previous(type_);
+        previous.is_some_and(|it| it.generation == Some(self.context.identity.generation))
+    }
+
+    /// Returns the previous condition as a finding, if it had this state.
+    fn repeat(&self, type_: ConditionType, state: State) -> Option<Finding> {
+        repeat(&self.context.previous.conditions, type_, state)
+    }
 }
 
 /// Returns the status, and Events for what changed in it.

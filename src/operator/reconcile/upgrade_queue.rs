@@ -126,13 +126,7 @@ impl UpgradeQueue {
     pub(crate) fn note(&mut self, key: &RelayKey, progress: Progress) {
         match progress {
             Progress::Rolling => {}
-            Progress::Done => {
-                let had_turn = self.under_way.remove(key).is_some();
-                let had_failed = self.failed.remove(key);
-                if had_turn || had_failed {
-                    self.failures_in_a_row = 0;
-                }
-            }
+            Progress::Done => self.succeed(key),
             Progress::Failed => self.fail(key),
         }
     }
@@ -174,6 +168,15 @@ impl UpgradeQueue {
             .collect();
         for key in &overdue {
             self.fail(key);
+        }
+    }
+
+    /// Records a turn that succeeded, or a retry after one that failed.
+    fn succeed(&mut self, key: &RelayKey) {
+        let had_turn = self.under_way.remove(key).is_some();
+        let had_failed = self.failed.remove(key);
+        if had_turn || had_failed {
+            self.failures_in_a_row = 0;
         }
     }
 

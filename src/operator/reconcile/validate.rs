@@ -224,14 +224,17 @@ fn image(spec: &OutboxRelaySpec, installation: &Installation) -> Result<String, 
 }
 
 fn allowed_namespaces(spec: &OutboxRelaySpec, installation: &Installation) -> Option<Vec<String>> {
-    if !spec.network_policy.enabled {
-        return None;
-    }
+    let is_restricted = spec.network_policy.enabled;
+    is_restricted.then(|| client_namespaces(installation))
+}
+
+/// Returns the namespaces of the operator and of the Prometheus server, each once.
+fn client_namespaces(installation: &Installation) -> Vec<String> {
     let both = installation
         .namespace
         .iter()
         .chain(&installation.monitoring_namespace);
-    Some(both.cloned().collect::<BTreeSet<_>>().into_iter().collect())
+    both.cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn migration_target(

@@ -67,6 +67,13 @@ pub struct Contents {
     pub headers: serde_json::Value,
 }
 
+/// Ids of the rows of `sql/admin/dead_letters.sql`.
+const SELECT_IDS: &str = concat!(
+    "select event_id, id from (",
+    include_str!("../sql/admin/dead_letters.sql"),
+    ") as letter order by id, event_id"
+);
+
 impl AdminClient {
     /// Lists dead letters in the order of their ids.
     ///
@@ -94,19 +101,9 @@ impl AdminClient {
     /// # Cancel safety
     /// Cancel safe: it only reads.
     pub async fn dead_letter_ids(&self, filter: &Filter) -> Result<Vec<DeadLetterId>, AdminError> {
-        let sql = concat!(
-            "select event_id, id from (",
-            include_str!("../sql/admin/dead_letters.sql"),
-            ") as letter order by id, event_id"
-        );
-        let list = bind_filter(self.sql(sql), filter).bind(false);
-        let decode = |row: &PgRow| {
-            Ok(DeadLetterId {
-                event_id: row.try_get(0)?,
-                id: row.try_get(1)?,
-            })
-        };
-        self.decoded(Operation::ReadDeadLetters, list, decode).await
+        let list = bind_filter(self.sql(SELECT_IDS), filter).bind(false);
+        self.decoded(Operation::ReadDeadLetters, list, decode_id)
+            .await
     }
 
     /// Requeues dead letters as the last rows of their keys, in one transaction. Returns how many
@@ -149,6 +146,13 @@ impl AdminClient {
         let changed = counts.first().copied().unwrap_or(0);
         Ok(u64::try_from(changed).unwrap_or(0))
     }
+}
+
+fn decode_id(row: &PgRow) -> Result<DeadLetterId, sqlx::Error> {
+    Ok(DeadLetterId {
+        event_id: row.try_get(0)?,
+        id: row.try_get(1)?,
+    })
 }
 
 fn decode_dead_letter(row: &PgRow, detail: Detail) -> Result<DeadLetter, sqlx::Error> {

@@ -136,10 +136,9 @@ impl AdminClient {
     }
 
     async fn waiting(&self) -> Result<Waiting, AdminError> {
-        let operation = Operation::CountWaiting;
         let count = sqlx::query(self.sql(include_str!("../sql/admin/waiting.sql"))).bind(ROWS_MAX);
-        let row = self.row(operation, count).await?;
-        Ok(decode_waiting(&row).map_err(failed(operation))?)
+        self.decoded_row(Operation::CountWaiting, count, decode_waiting)
+            .await
     }
 
     async fn attention(&self) -> Result<Vec<Attention>, AdminError> {
@@ -150,12 +149,9 @@ impl AdminClient {
 
     /// Number of dead rows, and age in seconds of the oldest transaction that keeps them.
     async fn table_health(&self) -> Result<(i64, Option<f64>), AdminError> {
-        let operation = Operation::ReadTableWide;
         let read = sqlx::query(self.sql(include_str!("../sql/table_wide.sql")));
-        let row = self.row(operation, read).await?;
-        let dead_rows = row.try_get("dead_tuples").map_err(failed(operation))?;
-        let oldest_seconds = row.try_get("xmin_age").map_err(failed(operation))?;
-        Ok((dead_rows, oldest_seconds))
+        self.decoded_row(Operation::ReadTableWide, read, decode_table_health)
+            .await
     }
 }
 
@@ -193,6 +189,10 @@ fn decode_waiting(row: &PgRow) -> Result<Waiting, sqlx::Error> {
         oldest_at: row.try_get("oldest_at")?,
         oldest_seconds: row.try_get("oldest_seconds")?,
     })
+}
+
+fn decode_table_health(row: &PgRow) -> Result<(i64, Option<f64>), sqlx::Error> {
+    Ok((row.try_get("dead_tuples")?, row.try_get("xmin_age")?))
 }
 
 fn decode_attention(row: &PgRow) -> Result<Attention, sqlx::Error> {

@@ -30,6 +30,14 @@ pub struct ParkedEntry {
     pub parked_at: String,
 }
 
+impl ParkedEntry {
+    /// Whether the entry is a key that is parked for a row that Kafka rejected.
+    #[must_use]
+    pub fn has_rejected_row(&self) -> bool {
+        self.key.is_some() && self.outbox_seq.is_some()
+    }
+}
+
 impl AdminClient {
     /// Lists parked topics and keys, in the order in which they were parked.
     ///

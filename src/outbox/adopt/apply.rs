@@ -1,6 +1,6 @@
 //! Adopts tables, in the transaction of a migration. IO.
 
-use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr, query_scalar, raw_sql};
+use sqlx::{AssertSqlSafe, PgConnection, query_scalar};
 
 use crate::{
     outbox::{
@@ -9,12 +9,11 @@ use crate::{
             conversion::Conversions,
             expressions, failed, refused,
             registry::{self, Registered, State},
-            release,
+            release, run,
             statements::{Adoption, PayloadTypes, RowLocks, drop_functions, drop_triggers},
             table::Table,
         },
-        error::DatabaseError,
-        schema::{literal, quoted, statement},
+        schema::{literal, quoted},
     },
     settings::{AdoptSettings, RelaySettings},
 };
@@ -218,7 +217,6 @@ async fn move_rows(
     let call = format!("select {}($1)", adoption.move_name());
     let moved = query_scalar(AssertSqlSafe(call))
         .bind(rows_max)
-        .persistent(false)
         .fetch_one(&mut *connection)
         .await
         .map_err(failed(WHAT, adoption.settings))?;
@@ -241,26 +239,6 @@ async fn register(
     registry::write(connection, adoption.schema, &entry, adoption.settings, keys)
         .await
         .map_err(failed("record the adoption", adoption.settings))
-}
-
-/// Runs several statements.
-///
-/// # Errors
-/// Returns an error when the database fails.
-///
-/// # Cancel safety
-/// If dropped midway, drop the transaction too.
-pub(super) async fn run(
-    connection: &mut PgConnection,
-    sql: String,
-    what: &'static str,
-    table: impl ToString,
-) -> Result<(), AdoptError> {
-    connection
-        .execute(raw_sql(AssertSqlSafe(sql).into_sql_str()))
-        .await
-        .map_err(failed(what, table))?;
-    Ok(())
 }
 
 /// Checks that tables are adopted as the manifest says.
@@ -404,20 +382,4 @@ pub(in crate::outbox) async fn drain(
     let adoption = entry.adoption(settings);
     register(&mut *connection, &adoption, State::Draining).await?;
     move_rows(connection, &adoption, RowLocks::ForUpdate, DRAINED_ROWS).await
-}
-
-/// Number of relays with a valid lease.
-///
-/// # Errors
-/// Returns an error when the database fails.
-///
-/// # Cancel safety
-/// If dropped midway, drop the transaction too.
-pub(super) async fn active_relays(
-    connection: &mut PgConnection,
-    settings: &RelaySettings,
-) -> Result<i64, DatabaseError> {
-    let count = "select count(*) from @schema@.relay where lease_until > clock_timestamp()";
-    let count = query_scalar(statement(count, &settings.database.schema));
-    Ok(count.fetch_one(connection).await?)
 }

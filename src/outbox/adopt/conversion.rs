@@ -86,10 +86,10 @@ impl EventColumn {
 /// Whether an event may have no payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NullPayload {
-    /// Null is a tombstone.
+    /// A row without a payload becomes a tombstone.
     Tombstone,
-    /// Null is a fault of the row.
-    Fault,
+    /// A row without a payload is put aside.
+    Refused,
 }
 
 /// One way to convert a row of a table into a row of `event`.
@@ -244,7 +244,7 @@ fn event_outbox(columns: &[String]) -> Conversions {
     Conversions {
         main: Conversion::new(&[&common[..], &taken_apart].concat(), lateral),
         fallback: has("topic").then(|| Conversion::new(&[&common[..], &whole].concat(), "")),
-        null_payload: NullPayload::Fault,
+        null_payload: NullPayload::Refused,
         exhausted: has("retry_count").then_some("r.retry_count >= 5"),
         needs: &[
             "id",

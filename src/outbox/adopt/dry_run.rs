@@ -7,11 +7,7 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, query_as, query_scalar};
 
 use crate::{
-    outbox::adopt::{
-        AdoptError, MOVED_ROWS_MAX,
-        apply::{Entry, run},
-        failed, registry,
-    },
+    outbox::adopt::{AdoptError, MOVED_ROWS_MAX, apply::Entry, failed, registry, run},
     settings::{AdoptSettings, RelaySettings},
 };
 
@@ -124,7 +120,6 @@ async fn check_rows(
     run(&mut *connection, function, "check the rows", adopt).await?;
     let call = format!("select o_fault, o_topic, o_number from pg_temp.{name}()");
     let rows: Vec<(Option<String>, Option<String>, i64)> = query_as(AssertSqlSafe(call))
-        .persistent(false)
         .fetch_all(connection)
         .await
         .map_err(failed("check the rows", adopt))?;
@@ -143,7 +138,6 @@ async fn count(
         return Ok(0);
     };
     query_scalar(AssertSqlSafe(sql))
-        .persistent(false)
         .fetch_one(connection)
         .await
         .map_err(failed("count the rows", adopt))

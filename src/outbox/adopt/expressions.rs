@@ -1,7 +1,7 @@
 //! Checks the expressions of an adopted table before anything changes: each must be one expression
 //! over the columns of the table. The server prepares them, and runs none. IO.
 
-use sqlx::{AssertSqlSafe, Column, Either, Executor, PgConnection, SqlSafeStr, TypeInfo};
+use sqlx::{AssertSqlSafe, Column, Executor, PgConnection, SqlSafeStr, TypeInfo};
 
 use crate::{
     outbox::adopt::{
@@ -135,11 +135,9 @@ impl Checked<'_> {
             Some(reason) => self.refuse(settings, &reason),
             None => failed("check the expressions", settings)(error),
         })?;
-        let parameters = match described.parameters() {
-            Some(Either::Left(types)) => types.len(),
-            Some(Either::Right(count)) => count,
-            None => 0,
-        };
+        let parameters = described
+            .parameters()
+            .map_or(0, |parameters| parameters.either(<[_]>::len, |count| count));
         match described.columns() {
             [column] if parameters == 0 => Ok(column.type_info().name().to_ascii_lowercase()),
             _ => Err(self.refuse(settings, "it is not one expression without parameters")),

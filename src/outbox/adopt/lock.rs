@@ -6,11 +6,7 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use crate::{
-    outbox::adopt::{
-        AdoptError,
-        apply::{read_entries, run},
-        release,
-    },
+    outbox::adopt::{AdoptError, apply::read_entries, release, run},
     report::ProblemClass,
     settings::RelaySettings,
 };

@@ -20,11 +20,11 @@ pub(super) struct Registered {
 /// State of an adopted table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Its waiting rows are being moved; it has no triggers yet.
+    /// `adopt --drain` moves the waiting rows; there are no triggers yet.
     Draining,
-    /// Its triggers add rows of `event`.
+    /// Triggers add a row of `event` for each new row.
     Adopted,
-    /// It was adopted before.
+    /// The manifest does not list the table any more, or has never been applied with it.
     Released,
 }
 

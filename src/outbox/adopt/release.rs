@@ -5,13 +5,13 @@ use sqlx::{AssertSqlSafe, PgConnection, query_scalar};
 use crate::{
     outbox::{
         adopt::{
-            AdoptError,
-            apply::{active_relays, run},
-            failed,
+            AdoptError, failed,
             registry::{self, Registered, State},
+            run,
             statements::{self, drop_functions, drop_triggers},
             table::Table,
         },
+        error::DatabaseError,
         schema::{literal, quoted, statement},
     },
     settings::RelaySettings,
@@ -74,7 +74,6 @@ pub(super) async fn release(
         check_no_row_is_sent(&mut *connection, settings, entry).await?;
         if let Some(sql) = give_back(&mut *connection, settings, entry).await? {
             returned = query_scalar(AssertSqlSafe(sql))
-                .persistent(false)
                 .fetch_one(&mut *connection)
                 .await
                 .map_err(failed("give back the rows", &name))?;
@@ -202,4 +201,14 @@ pub(super) async fn render(
         entry.source
     ));
     Ok(text)
+}
+
+/// Number of relays with a valid lease.
+async fn active_relays(
+    connection: &mut PgConnection,
+    settings: &RelaySettings,
+) -> Result<i64, DatabaseError> {
+    let count = "select count(*) from @schema@.relay where lease_until > clock_timestamp()";
+    let count = query_scalar(statement(count, &settings.database.schema));
+    Ok(count.fetch_one(connection).await?)
 }

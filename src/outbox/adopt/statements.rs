@@ -348,8 +348,8 @@ fn on_failure(column: EventColumn) -> &'static str {
 /// Statements that drop our triggers of a table. `table` is quoted.
 pub(super) fn drop_triggers(table: &str) -> String {
     format!(
-        "drop trigger if exists {TRIGGER_MARK} on {table};\ndrop trigger if exists {TRIGGER_ADD} on \
-         {table};\n"
+        "drop trigger if exists {TRIGGER_MARK} on {table};\n\
+         drop trigger if exists {TRIGGER_ADD} on {table};\n"
     )
 }
 

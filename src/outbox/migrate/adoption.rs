@@ -10,7 +10,6 @@ use crate::{
             MigrateError, lock, preparing,
             transaction::{self, MigrationConnection},
         },
-        schema::SchemaError,
     },
     report::Problem,
     secrets::Secrets,
@@ -96,5 +95,5 @@ async fn check_migrated(
     schema: &SchemaName,
 ) -> Result<(), MigrateError> {
     let state = lock::read_state(connection, schema).await?;
-    Ok(state.check_level(schema).map_err(SchemaError::from)?)
+    Ok(state.check_level(schema)?)
 }

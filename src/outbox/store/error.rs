@@ -33,11 +33,16 @@ impl StoreError {
     /// Converts the error for a report: a class and a sentence.
     #[must_use]
     pub fn problem(&self) -> Problem {
-        let class = match &self.source {
-            StoreErrorSource::Database(error) => error.class,
-            StoreErrorSource::Decode(_) => ProblemClass::DatabaseError,
-        };
-        Problem::new(class, format!("{self}: {}", self.source))
+        Problem::new(self.source.class(), format!("{self}: {}", self.source))
+    }
+}
+
+impl StoreErrorSource {
+    fn class(&self) -> ProblemClass {
+        match self {
+            Self::Database(error) => error.class,
+            Self::Decode(_) => ProblemClass::DatabaseError,
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use crate::{
     outbox::{
         ids::{Lane, RowId},
         store::{
-            Grant, LaneWatermark, Operation, Others, Store, StoreError, Survey, column, failed,
-            lane_numbers, row, rows, tuple, tuples, xid,
+            Grant, LaneWatermark, Operation, Others, Store, StoreError, Survey, column, execute,
+            failed, lane_numbers, row, rows, tuple, tuples, xid,
         },
         unit_of_work::{Statement, UnitOfWork},
     },
@@ -35,8 +35,7 @@ impl Store {
             .bind(instance)
             .bind(pod)
             .bind(millis(ttl));
-        rows(&self.pools.lease, Operation::Register, register).await?;
-        Ok(())
+        execute(&self.pools.lease, Operation::Register, register).await
     }
 
     /// Renews the lease and writes the state of the breaker and the watermarks, in one transaction.
@@ -119,8 +118,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let sql = &self.statements.release;
         let release = bind_watermarks(sql, instance, watermarks, incarnation);
-        rows(&self.pools.lease, Operation::ReleaseLanes, release).await?;
-        Ok(())
+        execute(&self.pools.lease, Operation::ReleaseLanes, release).await
     }
 
     /// Counts the live relays and the free lanes. `known` are the lanes that this instance owns.
@@ -173,8 +171,7 @@ impl Store {
     /// If dropped midway, the lease may have ended, or it expires.
     pub async fn unregister(&self, instance: Uuid) -> Result<(), StoreError> {
         let unregister = query(self.statements.unregister.clone()).bind(instance);
-        rows(&self.pools.lease, Operation::Unregister, unregister).await?;
-        Ok(())
+        execute(&self.pools.lease, Operation::Unregister, unregister).await
     }
 }
 
@@ -194,18 +191,23 @@ fn to_grant((lane, epoch, watermark, high_id): GrantColumns) -> Option<Grant> {
 type SurveyColumns = (i64, Option<i64>, i64, Option<i64>, i64);
 
 fn to_survey((others, fewest, well, fewest_of_well, free): SurveyColumns) -> Survey {
-    let count = |number: i64| u32::try_from(number).unwrap_or(0);
     Survey {
-        others: Others {
-            count: count(others),
-            fewest: fewest.map(count),
-        },
-        well: Others {
-            count: count(well),
-            fewest: fewest_of_well.map(count),
-        },
-        free: count(free),
+        others: to_others(others, fewest),
+        well: to_others(well, fewest_of_well),
+        free: small_count(free),
     }
+}
+
+fn to_others(count: i64, fewest: Option<i64>) -> Others {
+    Others {
+        count: small_count(count),
+        fewest: fewest.map(small_count),
+    }
+}
+
+/// A count of relays or lanes. The server never sends a negative one.
+fn small_count(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(0)
 }
 
 fn decode_lanes(rows: &[PgRow]) -> Result<Vec<Lane>, StoreError> {

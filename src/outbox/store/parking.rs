@@ -12,8 +12,8 @@ use crate::{
         row::{DecodeError, OutboxRow, decode_row},
         schema::statement,
         store::{
-            Operation, Store, StoreError, column, count, failed, lane_numbers, row, rows, tuple,
-            tuples,
+            Operation, Store, StoreError, column, count, execute, failed, lane_numbers, row, rows,
+            tuple, tuples,
         },
     },
     report::ProblemClass,
@@ -128,8 +128,7 @@ impl Store {
             .bind(row.id)
             .bind(row.event_id)
             .bind(row.class.to_string());
-        rows(&self.pools.settler, Operation::ParkKey, park).await?;
-        Ok(())
+        execute(&self.pools.settler, Operation::ParkKey, park).await
     }
 
     /// Moves a row that Kafka rejected to the dead letters. Returns false when the row is not in

@@ -38,14 +38,21 @@ impl Core {
     /// Checks what has not been acknowledged until now, and pauses topics that must wait. Call it
     /// once per turn of the loop.
     pub fn check_acknowledgements(&mut self, cluster_error: ClusterError, now: Instant) {
+        self.evaluate_breaker(cluster_error, now);
+        self.drain_topics(now);
+    }
+
+    fn evaluate_breaker(&mut self, cluster_error: ClusterError, now: Instant) {
         // What a stalled topic has with the producers says nothing about the cluster.
-        let stalled = self
-            .unacknowledged_of(|topic, _| self.is_stalled(topic))
-            .rows;
-        let unacknowledged = self.in_flight.sent() - stalled;
-        self.breaker.evaluate(unacknowledged, cluster_error, now);
+        let stalled = self.unacknowledged_of(|topic, _| self.is_stalled(topic));
+        self.breaker
+            .evaluate(self.in_flight.sent() - stalled.rows, cluster_error, now);
+    }
+
+    /// Pauses active topics that must wait until no row of them is with a producer.
+    fn drain_topics(&mut self, now: Instant) {
         for topic in self.routes.indexes() {
-            if self.topics[topic].is_active() && self.must_drain(topic, now) {
+            if self.must_drain(topic, now) {
                 self.exclude_topic(topic);
                 self.topics[topic].drain();
             }
@@ -92,6 +99,12 @@ impl Core {
             .filter(move |topic| self.is_older(*topic, slow_after, now))
     }
 
+    /// Whether any topic is overdue.
+    #[must_use]
+    pub fn any_is_overdue(&self, now: Instant) -> bool {
+        self.overdue_topics(now).next().is_some()
+    }
+
     /// Topics with a problem to report, and whether there are rows without a declared topic.
     #[must_use]
     pub fn topic_problems(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
@@ -114,15 +127,18 @@ impl Core {
             .is_some_and(|sent_at| now.saturating_duration_since(sent_at) >= age)
     }
 
-    /// Whether a topic must wait until no row of it is with a producer. It must if
+    /// Whether an active topic must wait until no row of it is with a producer.
+    fn must_drain(&self, topic: TopicIndex, now: Instant) -> bool {
+        let state = &self.topics[topic];
+        state.is_active() && !state.is_drained() && self.is_enough_sent(topic, now)
+    }
+
+    /// Whether no more of a topic may be sent for now. This holds if
     /// - it is stalled, or
     /// - the breaker is open: what the topic has sent already probes the cluster, or
     /// - it is slow and has used up its share of the window, or
     /// - enough of its rows wait to be probed.
-    fn must_drain(&self, topic: TopicIndex, now: Instant) -> bool {
-        if self.topics[topic].is_drained() {
-            return false;
-        }
+    fn is_enough_sent(&self, topic: TopicIndex, now: Instant) -> bool {
         let share_applies_after = self.breaker.slow_after() / SHARE_APPLIES_AFTER_DIVISOR;
         self.is_stalled(topic)
             || self.breaker.state() == BreakerState::Open
@@ -137,6 +153,11 @@ impl Core {
             self.topics[topic].unacknowledged(),
             self.fair_share.left_of_budget(of_others),
         )
+    }
+
+    /// What paused topics have with the producers.
+    pub(super) fn unacknowledged_of_paused(&self) -> Amount {
+        self.unacknowledged_of(|_, state| !state.is_active())
     }
 
     /// What these topics have with the producers.

@@ -161,12 +161,15 @@ impl Breaker {
         match self.state {
             State::Open { .. } => self.close(START_ROWS),
             State::Slow => self.close(self.window_rows),
-            State::Closed { rows_max } => {
-                self.acknowledged += 1;
-                if self.acknowledged >= rows_max {
-                    self.close(rows_max * 2);
-                }
-            }
+            State::Closed { rows_max } => self.count_acknowledged(rows_max),
+        }
+    }
+
+    /// Counts an acknowledged row. After `rows_max` of them twice as many may be with the producer.
+    fn count_acknowledged(&mut self, rows_max: usize) {
+        self.acknowledged += 1;
+        if self.acknowledged >= rows_max {
+            self.close(rows_max * 2);
         }
     }
 
@@ -175,30 +178,41 @@ impl Breaker {
     /// answer proves nothing, so each further one must come later: otherwise a relay whose brokers
     /// answer but take no records would claim lanes and give them back, over and over.
     pub fn on_brokers_answered(&mut self, unacknowledged: usize, now: Instant) {
-        let least = match self.closed_by_answers {
+        if unacknowledged == 0 && self.is_open_for(self.answer_counts_after(), now) {
+            self.closed_by_answers += 1;
+            self.close(START_ROWS);
+        }
+    }
+
+    /// Time for which the breaker must be open before an answer of the brokers closes it.
+    fn answer_counts_after(&self) -> Duration {
+        match self.closed_by_answers {
             0 => self.settings.slow_after(),
             // 30 s doubled up to six times is beyond the maximum of 30 min.
             times => ANSWER_BACKOFF_MAX.min(LOCAL_AFTER * (1 << times.min(6))),
-        };
-        if unacknowledged == 0 && self.is_open_for(least, now) {
-            self.closed_by_answers += 1;
-            self.close(START_ROWS);
         }
     }
 
     /// Records that the producer was replaced, and that neither a record nor a topic was the cause.
     /// Returns the pause before the next one.
     pub fn on_producer_rebuilt(&mut self, now: Instant) -> Duration {
+        self.forget_old_rebuilds(now);
+        let pause = self.backoff(self.rebuilds.len() as u32);
+        self.rebuilds.push(now);
+        self.open_after_rebuilds(now);
+        pause
+    }
+
+    fn forget_old_rebuilds(&mut self, now: Instant) {
         self.rebuilds
             .retain(|at| now.saturating_duration_since(*at) < REBUILDS_WITHIN);
-        let pause = self
-            .jitter
-            .backoff(self.rebuilds.len() as u32, self.settings.max_backoff());
-        self.rebuilds.push(now);
-        if self.rebuilds.len() >= REBUILDS_MAX && !matches!(self.state, State::Open { .. }) {
+    }
+
+    /// Opens after [`REBUILDS_MAX`] rebuilds, unless it is open already.
+    fn open_after_rebuilds(&mut self, now: Instant) {
+        if self.rebuilds.len() >= REBUILDS_MAX && !self.is_open() {
             self.open(now);
         }
-        pause
     }
 
     /// How many more rows may go to the producer, from [`Self::not_before`] on.
@@ -222,18 +236,20 @@ impl Breaker {
     /// When the next fetch may begin; `None`: at any time.
     #[must_use]
     pub fn not_before(&self) -> Option<Instant> {
-        matches!(self.state, State::Open { .. }).then_some(self.probe_at)
+        self.is_open().then_some(self.probe_at)
     }
 
     /// Records that a fetch begins. While Open, it is a probe, and the next one is delayed.
     pub fn on_fetch(&mut self, now: Instant) {
-        if matches!(self.state, State::Open { .. }) {
+        if self.is_open() {
             self.probes += 1;
-            self.probe_at = now
-                + self
-                    .jitter
-                    .backoff(self.probes, self.settings.max_backoff());
+            self.probe_at = now + self.backoff(self.probes);
         }
+    }
+
+    /// Pause after this number of failures.
+    fn backoff(&mut self, failures: u32) -> Duration {
+        self.jitter.backoff(failures, self.settings.max_backoff())
     }
 
     /// What the state means for the lanes of this relay.
@@ -247,6 +263,10 @@ impl Breaker {
         }
     }
 
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
     fn is_open_for(&self, least: Duration, now: Instant) -> bool {
         matches!(self.state, State::Open { since } if now.saturating_duration_since(since) >= least)
     }
@@ -254,7 +274,7 @@ impl Breaker {
     fn open(&mut self, now: Instant) {
         self.state = State::Open { since: now };
         self.probes = 0;
-        self.probe_at = now + self.jitter.backoff(0, self.settings.max_backoff());
+        self.probe_at = now + self.backoff(0);
     }
 
     fn close(&mut self, rows_max: usize) {

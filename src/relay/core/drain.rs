@@ -20,6 +20,14 @@ pub struct DrainBlockers {
     pub probe: bool,
 }
 
+impl DrainBlockers {
+    /// Whether leaving lanes wait for anything.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.main || self.probe
+    }
+}
+
 impl Core {
     /// Begins to give back this number of lanes, those with the highest numbers first.
     pub fn drain(&mut self, lanes: u32, now: Instant) {
@@ -46,20 +54,32 @@ impl Core {
     /// What leaving lanes wait for.
     #[must_use]
     pub fn drain_blockers(&self) -> DrainBlockers {
-        let (mut sent, mut probed) = (0, 0);
-        for (number, lane) in self.lanes_by_number() {
-            if lane.is_leaving() {
-                sent += self.unacknowledged_in_lane(number);
-            }
-        }
-        for row in self.isolation.probed_rows() {
-            let lane = self.lanes[row.lane.index()].as_ref();
-            probed += usize::from(lane.is_some_and(OwnedLane::is_leaving));
-        }
+        let (sent, probed) = (self.sent_in_leaving_lanes(), self.probed_in_leaving_lanes());
         DrainBlockers {
             main: sent > probed,
             probe: probed > 0,
         }
+    }
+
+    /// Rows of leaving lanes that producers have.
+    fn sent_in_leaving_lanes(&self) -> usize {
+        self.lanes_by_number()
+            .filter(|(_, lane)| lane.is_leaving())
+            .map(|(number, _)| self.unacknowledged_in_lane(number))
+            .sum()
+    }
+
+    /// Rows of leaving lanes that the probe producer has.
+    fn probed_in_leaving_lanes(&self) -> usize {
+        let probed = self.isolation.probed_rows();
+        probed.filter(|row| self.is_leaving(row.lane)).count()
+    }
+
+    /// Whether a lane is owned and on its way back.
+    fn is_leaving(&self, lane: Lane) -> bool {
+        self.lanes[lane.index()]
+            .as_ref()
+            .is_some_and(OwnedLane::is_leaving)
     }
 
     /// Rows of a lane that producers have.

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    outbox::{FetchFilter, Lane, RowId},
+    outbox::{FetchFilter, Lane, OutboxRow, RowId},
     relay::core::{Core, ids::TopicIndex, topic_state::TopicPresence},
 };
 
@@ -29,15 +29,18 @@ impl Core {
 
     /// The rows that a fetch is restricted to; `None`: all.
     pub(super) fn fetch_filter(&self) -> Option<FetchFilter> {
-        if !self.topics.any_is_excluded() && !self.isolation.any_key_is_paused() {
-            return None;
-        }
+        let is_restricted = self.topics.any_is_excluded() || self.isolation.any_key_is_paused();
+        is_restricted.then(|| self.filter_of_active())
+    }
+
+    /// The filter of a fetch that leaves out everything that is paused.
+    fn filter_of_active(&self) -> FetchFilter {
         let mut filter = self.routes.filter(|topic| self.topics[topic].is_active());
         filter.paused_keys = self.isolation.paused_keys(|topic| self.routes.name(topic));
         if self.topics.has_undeclared() {
             filter.declared = None;
         }
-        Some(filter)
+        filter
     }
 
     /// Leaves rows of a lane out of fetches, all of which have ids above `id`.
@@ -45,6 +48,11 @@ impl Core {
         if let Some(lane) = self.lanes[lane.index()].as_mut() {
             lane.exclude(excluded, id);
         }
+    }
+
+    /// Leaves rows of a lane out of fetches, from this row on.
+    pub(super) fn exclude_from(&mut self, row: &OutboxRow, excluded: Excluded) {
+        self.exclude(row.lane, excluded, row.id.before());
     }
 
     /// Leaves rows out of fetches in all lanes, from what is not settled yet.
@@ -68,19 +76,23 @@ impl Core {
     /// Records whether the brokers list a declared topic.
     pub fn on_topic_metadata(&mut self, topic: TopicIndex, presence: TopicPresence, now: Instant) {
         match presence {
-            TopicPresence::Missing => {
-                self.exclude_topic(topic);
-                self.topics[topic].on_missing();
-                // Brokers forget producers with the topic: created again, it would accept any
-                // sequence number as the first.
-                self.first_record_gate.forget_topic(topic);
-                self.probe_first_record_gate.forget_topic(topic);
-            }
-            TopicPresence::Present => {
-                self.topics[topic].on_present();
-                self.resume_due(now);
-            }
+            TopicPresence::Missing => self.on_topic_missing(topic),
+            TopicPresence::Present => self.on_topic_present(topic, now),
         }
+    }
+
+    fn on_topic_missing(&mut self, topic: TopicIndex) {
+        self.exclude_topic(topic);
+        self.topics[topic].on_missing();
+        // Brokers forget producers with the topic: created again, it would accept any sequence
+        // number as the first.
+        self.first_record_gate.forget_topic(topic);
+        self.probe_first_record_gate.forget_topic(topic);
+    }
+
+    fn on_topic_present(&mut self, topic: TopicIndex, now: Instant) {
+        self.topics[topic].on_present();
+        self.resume_due(now);
     }
 
     /// When [`Self::resume_due`] has something to do next.
@@ -94,12 +106,27 @@ impl Core {
         for (topic, class) in self.topics.due(now) {
             self.probe_topic(topic, class, now);
         }
+        self.resume_drained_topics(now);
+        self.resume_undeclared(now);
+    }
+
+    /// Ends the pauses of topics that waited until no row of them was with a producer.
+    fn resume_drained_topics(&mut self, now: Instant) {
         for topic in self.routes.indexes() {
             if self.topics[topic].has_drained() {
-                self.topics[topic].activate();
-                self.resume_topic(topic, now);
+                self.activate_topic(topic, now);
             }
         }
+    }
+
+    /// Ends the pause of a topic, and reads its rows again unless a person has parked it.
+    pub(super) fn activate_topic(&mut self, topic: TopicIndex, now: Instant) {
+        self.topics[topic].activate();
+        self.resume_topic(topic, now);
+    }
+
+    /// Reads rows without a declared topic again, if their pause is over.
+    fn resume_undeclared(&mut self, now: Instant) {
         if self.topics.end_undeclared_pause(now) {
             self.resume(&[Excluded::Undeclared], now);
         }

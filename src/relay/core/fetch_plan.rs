@@ -13,6 +13,7 @@ use crate::{
         lane_share::LANES,
         owned_lanes::OwnedLane,
         routing::Destination,
+        topic_state::TopicState,
         watermarks::{Covered, ReadDecision},
     },
 };
@@ -70,33 +71,45 @@ impl Core {
     /// delivery report or a settled row makes room first.
     #[must_use]
     pub fn next_fetch_at(&self) -> Option<Instant> {
-        let is_possible = self.fetch == FetchState::Idle
+        if !self.is_fetch_possible() {
+            return None;
+        }
+        let not_before = self.breaker.not_before().unwrap_or(self.fetch_at);
+        Some(not_before.max(self.fetch_at))
+    }
+
+    /// Whether no fetch is under way, and one would have lanes, topics and room.
+    fn is_fetch_possible(&self) -> bool {
+        self.fetch == FetchState::Idle
             && self.kept_lanes().next().is_some()
             && self.topics.any_is_active()
             && self.fetch_room().rows > 0
-            && self.in_flight.room_bytes() > 0;
-        if !is_possible {
-            return None;
-        }
-        let not_before = self.breaker.not_before();
-        Some(not_before.map_or(self.fetch_at, |at| at.max(self.fetch_at)))
+            && self.in_flight.room_bytes() > 0
     }
 
     /// What the next fetch may bring.
     fn fetch_room(&self) -> Room {
-        let paused = self.unacknowledged_of(|_, state| !state.is_active());
-        let window = Window {
-            free: Amount {
-                rows: self.in_flight.room_rows(),
-                bytes: self.in_flight.room_bytes(),
-            },
+        let paused = self.unacknowledged_of_paused();
+        let active = self.topics.active().map(TopicState::unacknowledged);
+        self.fair_share.room(&self.window(paused), active)
+    }
+
+    /// How full the window is; `paused` is what paused topics have with the producers.
+    fn window(&self, paused: Amount) -> Window {
+        Window {
+            free: self.free_amount(),
             paused,
             breaker_rows: self.breaker.room(self.in_flight.sent() - paused.rows),
             more_waits: self.has_more(),
-        };
-        let active = self.topics.iter().filter(|(_, state)| state.is_active());
-        self.fair_share
-            .room(&window, active.map(|(_, state)| state.unacknowledged()))
+        }
+    }
+
+    /// What of the budget is not in flight.
+    fn free_amount(&self) -> Amount {
+        Amount {
+            rows: self.in_flight.room_rows(),
+            bytes: self.in_flight.room_bytes(),
+        }
     }
 
     /// The next fetch, if it is time and there is room. [`Self::accept`] or
@@ -105,36 +118,43 @@ impl Core {
         if self.next_fetch_at().is_none_or(|at| at > now) {
             return None;
         }
-        let mut plan = FetchRequest {
-            filter: self.fetch_filter(),
-            scan_max: (SCAN_ROWS_MAX / self.owned_lanes().max(1) as usize) as i32,
-            ..FetchRequest::default()
-        };
-        self.plan_lanes(&mut plan, now);
-        plan.small = self.are_small(&plan);
-        if plan.lanes.is_empty() {
+        let request = self.fetch_request(now);
+        if request.lanes.is_empty() {
             // Every lane is full.
             self.fetch_at = now + PAUSE_AFTER_WORK;
             return None;
         }
         self.fetch = FetchState::UnderWay;
         self.breaker.on_fetch(now);
-        Some(plan)
+        Some(request)
     }
 
-    /// Adds all lanes that have room to a fetch.
-    fn plan_lanes(&self, plan: &mut FetchRequest, now: Instant) {
+    /// A fetch of all lanes that have room.
+    fn fetch_request(&self, now: Instant) -> FetchRequest {
+        let lanes = self.plan_lanes(now);
+        FetchRequest {
+            small: self.are_small(&lanes),
+            filter: self.fetch_filter(),
+            scan_max: self.lane_scan_max(),
+            lanes,
+        }
+    }
+
+    /// Rows of one lane that a fetch with a filter reads at most.
+    fn lane_scan_max(&self) -> i32 {
+        (SCAN_ROWS_MAX / self.owned_lanes().max(1) as usize) as i32
+    }
+
+    /// What a fetch reads of each lane that has room.
+    fn plan_lanes(&self, now: Instant) -> Vec<LaneRead> {
         let room = self.fetch_room();
+        let mut reads = Vec::new();
         let lanes_with_more = self.kept_lanes().filter(|lane| lane.has_more).count();
         for (lane, owned) in self.lanes_by_number() {
-            // Lanes where more waits share the room; each other one has its part of all lanes.
-            let divisor = match (lanes_with_more, owned.has_more) {
-                (0, _) | (_, false) => LANES,
-                (lanes_with_more, true) => lanes_with_more,
-            };
-            let read = self.plan_lane((lane, owned), room, divisor, now);
-            plan.lanes.extend(read);
+            let divisor = room_divisor(owned, lanes_with_more);
+            reads.extend(self.plan_lane((lane, owned), room, divisor, now));
         }
+        reads
     }
 
     /// What a fetch reads of a lane, which gets the `divisor`-th part of the room; `None` if the
@@ -165,23 +185,25 @@ impl Core {
     }
 
     /// Whether all rows of a fetch fit, if no payload is larger than the largest remembered one.
-    fn are_small(&self, plan: &FetchRequest) -> bool {
-        let reads = plan.lanes.iter();
-        let rows: i64 = reads.clone().map(|read| i64::from(read.rows_max)).sum();
-        let bytes_max: i64 = reads.map(|read| read.bytes_max).sum();
+    fn are_small(&self, reads: &[LaneRead]) -> bool {
+        let rows: i64 = reads.iter().map(|read| i64::from(read.rows_max)).sum();
+        let bytes_max: i64 = reads.iter().map(|read| read.bytes_max).sum();
         self.largest_payload
             .is_some_and(|largest| rows * largest as i64 <= bytes_max)
     }
 
     fn remember_largest_payload(&mut self, rows: &[OutboxRow]) {
-        let Some(largest) = rows.iter().map(OutboxRow::payload_bytes).max() else {
-            return;
-        };
-        let decayed = match self.largest_payload {
+        if let Some(largest) = rows.iter().map(OutboxRow::payload_bytes).max() {
+            self.largest_payload = Some(largest.max(self.decayed_largest_payload()));
+        }
+    }
+
+    /// The remembered size of the largest payload, after one more fetch; 0 before the first row.
+    fn decayed_largest_payload(&self) -> usize {
+        match self.largest_payload {
             Some(before) => before - before / LARGEST_PAYLOAD_DECAY_DIVISOR,
             None => 0,
-        };
-        self.largest_payload = Some(largest.max(decayed));
+        }
     }
 
     /// Records that the fetch failed, or that its rows cannot be used: it is made again.
@@ -381,12 +403,16 @@ impl Core {
             return self.back_off(now);
         }
         self.pause = PAUSE_AFTER_WORK;
-        let until_next = match rows {
+        self.fetch_at = now + self.pause_after(rows);
+    }
+
+    /// Pause after a fetch that brought `rows`; none if more wait.
+    fn pause_after(&self, rows: usize) -> Duration {
+        match rows {
             1.. if self.has_more() => Duration::ZERO,
             MANY_ROWS.. => PAUSE_AFTER_MANY,
             _ => PAUSE_AFTER_WORK,
-        };
-        self.fetch_at = now + until_next;
+        }
     }
 
     /// Whether more rows of a kept lane wait than the last fetch could return.
@@ -404,6 +430,15 @@ impl Core {
     fn back_off(&mut self, now: Instant) {
         self.fetch_at = now + self.pause;
         self.pause = (self.pause * 2).min(self.poll_interval.max(PAUSE_AFTER_WORK));
+    }
+}
+
+/// By what the room of a fetch is divided for a lane: lanes where more waits share the room, and
+/// each other one has its part of all lanes.
+fn room_divisor(lane: &OwnedLane, lanes_with_more: usize) -> usize {
+    match (lanes_with_more, lane.has_more) {
+        (0, _) | (_, false) => LANES,
+        (lanes_with_more, true) => lanes_with_more,
     }
 }
 

@@ -46,6 +46,16 @@ impl Partition {
         true
     }
 
+    /// Records how a record ended that was sent to this partition.
+    fn on_ended(&mut self, slot: Slot, delivery: Delivery, now: Instant) {
+        if delivery == Delivery::Acknowledged {
+            self.known_since = Some(now);
+        }
+        if self.first_record == Some(slot) {
+            self.first_record = None;
+        }
+    }
+
     fn knows_producer(&self, now: Instant) -> bool {
         self.known_since
             .is_some_and(|since| now.saturating_duration_since(since) < KNOWN_FOR)
@@ -126,18 +136,15 @@ impl FirstRecordGate {
 
     /// Records how the record in a slot ended. Nothing happens if another producer has it.
     pub(crate) fn on_ended(&mut self, slot: Slot, delivery: Delivery, now: Instant) {
-        let Some((topic, at)) = self.slots[slot.index()].take() else {
-            return;
-        };
-        let Some(partition) = self.topics[topic.index()].get_mut(at) else {
-            return;
-        };
-        if delivery == Delivery::Acknowledged {
-            partition.known_since = Some(now);
+        if let Some(partition) = self.take_partition(slot) {
+            partition.on_ended(slot, delivery, now);
         }
-        if partition.first_record == Some(slot) {
-            partition.first_record = None;
-        }
+    }
+
+    /// The partition of the record in a slot, which is forgotten.
+    fn take_partition(&mut self, slot: Slot) -> Option<&mut Partition> {
+        let (topic, at) = self.slots[slot.index()].take()?;
+        self.topics[topic.index()].get_mut(at)
     }
 }
 

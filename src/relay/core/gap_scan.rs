@@ -2,7 +2,7 @@
 //! should be no rows. If there are many, each scan goes on where the one before stopped. Pure.
 
 use crate::{
-    outbox::{GapScanPlan, LaneGapScan, LaneWatermark, RowId, RowIdentity},
+    outbox::{GapScanPlan, Lane, LaneGapScan, LaneWatermark, RowId, RowIdentity},
     relay::core::lane_share::LANES,
 };
 
@@ -27,14 +27,18 @@ impl Default for GapScan {
 impl GapScan {
     /// The next page of these lanes.
     pub(crate) fn plan(&self, watermarks: &[LaneWatermark]) -> GapScanPlan {
-        let next_page = |owned: &LaneWatermark| LaneGapScan {
+        let pages = watermarks.iter().map(|owned| self.next_page(owned));
+        GapScanPlan {
+            lanes: pages.collect(),
+            rows_max: PAGE_ROWS as i64,
+        }
+    }
+
+    fn next_page(&self, owned: &LaneWatermark) -> LaneGapScan {
+        LaneGapScan {
             lane: owned.lane,
             above: self.above[owned.lane.index()],
             watermark: owned.watermark,
-        };
-        GapScanPlan {
-            lanes: watermarks.iter().map(next_page).collect(),
-            rows_max: PAGE_ROWS as i64,
         }
     }
 
@@ -42,17 +46,22 @@ impl GapScan {
     /// other.
     pub(crate) fn on_page(&mut self, plan: &GapScanPlan, found: &[RowIdentity]) {
         for scan in &plan.lanes {
-            let (mut rows, mut highest) = (0, RowId::ZERO);
-            for row in found.iter().filter(|row| row.lane == scan.lane) {
-                rows += 1;
-                highest = highest.max(row.id);
-            }
-            self.above[scan.lane.index()] = if rows < PAGE_ROWS {
-                RowId::ZERO
-            } else {
-                highest
-            };
+            self.above[scan.lane.index()] = next_above(scan.lane, found);
         }
+    }
+}
+
+/// Where the next page of a lane begins, after one that found these rows.
+fn next_above(lane: Lane, found: &[RowIdentity]) -> RowId {
+    let (mut rows, mut highest) = (0, RowId::ZERO);
+    for row in found.iter().filter(|row| row.lane == lane) {
+        rows += 1;
+        highest = highest.max(row.id);
+    }
+    if rows < PAGE_ROWS {
+        RowId::ZERO
+    } else {
+        highest
     }
 }
 
@@ -61,7 +70,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::outbox::Lane;
 
     fn found(lane: u8, ids: impl Iterator<Item = i64>) -> Vec<RowIdentity> {
         ids.map(|id| RowIdentity {

@@ -56,11 +56,31 @@ pub struct SentRow {
     pub burst: BurstNumber,
 }
 
+impl From<Entry> for SentRow {
+    fn from(entry: Entry) -> Self {
+        Self {
+            topic: entry.topic,
+            lane: entry.row.lane,
+            bytes: entry.bytes,
+            burst: entry.burst,
+        }
+    }
+}
+
 /// A row that Kafka did not take, and that its lane must read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReturnedRow {
     pub row: RowIdentity,
     pub topic: TopicIndex,
+}
+
+impl From<Entry> for ReturnedRow {
+    fn from(entry: Entry) -> Self {
+        Self {
+            row: entry.row,
+            topic: entry.topic,
+        }
+    }
 }
 
 /// The rows of one settling statement, and their slots, with which its result is reported.
@@ -86,6 +106,12 @@ pub enum AfterSettle {
     Forget,
     /// The row is kept until the fetch under way has ended.
     KeepUntilFetchEnds,
+}
+
+impl AfterSettle {
+    fn keeps_row(self) -> bool {
+        self == Self::KeepUntilFetchEnds && !failpoints::has(Bug::ForgetAtOnce)
+    }
 }
 
 /// When acknowledged rows are deleted.
@@ -261,7 +287,7 @@ impl InFlight {
 
     /// Sets to which burst of its topic a row belongs.
     pub fn set_burst(&mut self, slot: Slot, burst: BurstNumber) {
-        if let Some(entry) = self.entries[slot.index()].as_mut() {
+        if let Some(entry) = self.entry_mut(slot) {
             entry.burst = burst;
         }
     }
@@ -269,13 +295,7 @@ impl InFlight {
     /// The sent row in a slot; `None` if its delivery report is in, or the slot has no row.
     #[must_use]
     pub fn sent_row(&self, slot: Slot) -> Option<SentRow> {
-        let entry = self.sent_entry(slot)?;
-        Some(SentRow {
-            topic: entry.topic,
-            lane: entry.row.lane,
-            bytes: entry.bytes,
-            burst: entry.burst,
-        })
+        self.sent_entry(slot).map(SentRow::from)
     }
 
     /// Topic of the sent row in a slot; `None` if its delivery report is in, or the slot has no
@@ -291,18 +311,20 @@ impl InFlight {
             .filter(|entry| entry.state == State::Sent)
     }
 
+    fn sent_entry_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(slot.index())?.as_mut();
+        entry.filter(|entry| entry.state == State::Sent)
+    }
+
     /// Records that Kafka acknowledged the row in a slot. Returns its topic; `None` if the slot has
     /// no sent row.
     pub fn on_acknowledged(&mut self, slot: Slot) -> Option<TopicIndex> {
-        let entry = self
-            .entries
-            .get_mut(slot.index())?
-            .as_mut()
-            .filter(|entry| entry.state == State::Sent)?;
+        let entry = self.sent_entry_mut(slot)?;
+        let topic = entry.topic;
         entry.state = State::Acked;
         self.sent -= 1;
         self.acked.push_back(slot);
-        Some(entry.topic)
+        Some(topic)
     }
 
     /// Records that Kafka did not take the row in a slot: it is removed, and its lane must read it
@@ -311,10 +333,7 @@ impl InFlight {
         let entry = self.sent_entry(slot)?;
         self.sent -= 1;
         self.forget(slot);
-        Some(ReturnedRow {
-            row: entry.row,
-            topic: entry.topic,
-        })
+        Some(entry.into())
     }
 
     /// The next acknowledged rows to delete, at most `rows_max`; `None` if there are none.
@@ -325,7 +344,7 @@ impl InFlight {
             let Some(slot) = self.acked.pop_front() else {
                 break;
             };
-            let Some(entry) = self.entries[slot.index()].as_mut() else {
+            let Some(entry) = self.entry_mut(slot) else {
                 continue;
             };
             entry.state = State::Settling;
@@ -341,21 +360,26 @@ impl InFlight {
     /// Records that the rows in these slots are deleted.
     pub fn on_settled(&mut self, slots: &[Slot], after: AfterSettle) {
         for &slot in slots {
-            if after == AfterSettle::KeepUntilFetchEnds && !failpoints::has(Bug::ForgetAtOnce) {
-                if let Some(entry) = self.entries[slot.index()].as_mut() {
-                    entry.state = State::Settled;
-                }
-                self.settled.push(slot);
+            if after.keeps_row() {
+                self.keep_settled(slot);
             } else {
                 self.forget(slot);
             }
         }
     }
 
+    /// Keeps a deleted row until [`Self::end_fetch`].
+    fn keep_settled(&mut self, slot: Slot) {
+        if let Some(entry) = self.entry_mut(slot) {
+            entry.state = State::Settled;
+        }
+        self.settled.push(slot);
+    }
+
     /// Records that the DELETE failed, or that its result is unknown: it is done again.
     pub fn on_settle_failed(&mut self, slots: &[Slot]) {
         for &slot in slots {
-            if let Some(entry) = self.entries[slot.index()].as_mut() {
+            if let Some(entry) = self.entry_mut(slot) {
                 entry.state = State::Acked;
                 self.acked.push_back(slot);
             }
@@ -377,6 +401,10 @@ impl InFlight {
             self.bytes -= entry.bytes;
             self.free.push(slot);
         }
+    }
+
+    fn entry_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
+        self.entries[slot.index()].as_mut()
     }
 
     fn lane(&self, lane: Lane) -> &BTreeMap<(RowId, Uuid), Slot> {

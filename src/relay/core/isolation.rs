@@ -27,6 +27,7 @@ use crate::{
     relay::core::{
         excluded::Excluded,
         ids::{Slot, TopicIndex},
+        in_flight::ReturnedRow,
         isolation::bisect::Bisect,
     },
     report::ProblemClass,
@@ -47,6 +48,26 @@ pub struct Lookup {
 }
 
 impl Lookup {
+    /// Looks up the rows of rejected batches of a topic.
+    fn candidates(topic: TopicIndex, candidates: CandidateRows) -> Self {
+        Self {
+            topic,
+            class: candidates.class,
+            purpose: LookupPurpose::Candidates,
+            rows: candidates.rows.into_iter().collect(),
+        }
+    }
+
+    /// Looks up the lowest row of a topic that failed with `class`.
+    fn head(topic: TopicIndex, class: ProblemClass, head: RowIdentity) -> Self {
+        Self {
+            topic,
+            class,
+            purpose: LookupPurpose::ProbeTopic,
+            rows: vec![head],
+        }
+    }
+
     /// Looks up the row that a key was parked for.
     fn retry(topic: TopicIndex, key: &Arc<str>, head: RowIdentity) -> Self {
         Self {
@@ -132,6 +153,15 @@ impl PausedKey {
         }
     }
 
+    /// A key that is parked, for a rejected row (`head`) or by a person.
+    fn parked(lane: Lane, since: Instant, head: Option<RowIdentity>) -> Self {
+        Self {
+            lane,
+            pause: KeyPause::Parked { since },
+            head,
+        }
+    }
+
     fn is_parked(&self) -> bool {
         matches!(self.pause, KeyPause::Parked { .. })
     }
@@ -146,6 +176,16 @@ type PausedKeys = BTreeMap<TopicIndex, BTreeMap<Arc<str>, PausedKey>>;
 struct CandidateRows {
     class: ProblemClass,
     rows: BTreeSet<RowIdentity>,
+}
+
+impl CandidateRows {
+    /// No rows yet, of a topic with a batch that was rejected with `class`.
+    fn new(class: ProblemClass) -> Self {
+        Self {
+            class,
+            rows: BTreeSet::new(),
+        }
+    }
 }
 
 /// Everything about rejected records.
@@ -227,6 +267,22 @@ impl Isolation {
         })
     }
 
+    /// Adds a row of a rejected batch to those that are looked up.
+    fn add_candidate(&mut self, returned: ReturnedRow, class: ProblemClass) {
+        let candidates = self.candidates.entry(returned.topic);
+        let candidates = candidates.or_insert_with(|| CandidateRows::new(class));
+        candidates.rows.insert(returned.row);
+    }
+
+    /// Remembers a row with which its topic failed, if it is the lowest one.
+    fn note_head(&mut self, returned: ReturnedRow) {
+        let ReturnedRow { row, topic } = returned;
+        let head = self.heads.entry(topic).or_insert(row);
+        if row.id < head.id {
+            *head = row;
+        }
+    }
+
     /// Pauses a key, or changes why it is paused.
     fn pause_key(&mut self, topic: TopicIndex, key: &str, paused: PausedKey) -> Arc<str> {
         let keys = self.paused.entry(topic).or_default();
@@ -238,18 +294,25 @@ impl Isolation {
         key
     }
 
+    /// Records that the key of a rejected row is parked.
+    fn on_row_parked(&mut self, rejected: &RejectedRow, now: Instant) {
+        let row = rejected.row;
+        let paused = PausedKey::parked(row.lane, now, Some(row));
+        self.pause_key(rejected.topic, &rejected.key, paused);
+    }
+
     /// Records that the first row of a retried key was looked up. The pause of the key ends with
     /// its probe, or now if the row does not exist.
     fn on_retry_looked_up(&mut self, topic: TopicIndex, key: &str) {
-        let paused = self
-            .paused
-            .get_mut(&topic)
-            .and_then(|keys| keys.get_mut(key));
-        if let Some(paused) = paused
+        if let Some(paused) = self.paused_key_mut(topic, key)
             && paused.pause == KeyPause::Retrying
         {
             paused.pause = KeyPause::Probing;
         }
+    }
+
+    fn paused_key_mut(&mut self, topic: TopicIndex, key: &str) -> Option<&mut PausedKey> {
+        self.paused.get_mut(&topic)?.get_mut(key)
     }
 
     /// Retries keys that are no longer parked. The row that a key was parked for is looked up, to
@@ -273,9 +336,8 @@ impl Isolation {
 
     /// Removes keys of which no row is probed any more, and returns them.
     fn end_probed_keys(&mut self) -> Vec<Excluded> {
-        let Self { paused, bisect, .. } = self;
-        remove_keys(paused, |topic, key, paused| {
-            paused.pause == KeyPause::Probing && !bisect.has_key(topic, key)
+        remove_keys(&mut self.paused, |topic, key, paused| {
+            paused.pause == KeyPause::Probing && !self.bisect.has_key(topic, key)
         })
     }
 
@@ -298,15 +360,14 @@ impl Isolation {
 
     /// Whether the fetch that is being accepted brought another row of this key of a slow topic.
     fn is_key_slow(&self, topic: TopicIndex, key: &str) -> bool {
-        let waiting = self.slow_rows.get(&topic);
-        waiting.is_some_and(|rows| rows.iter().any(|row| row.key() == key))
+        let mut waiting = self.slow_rows.get(&topic).into_iter().flatten();
+        waiting.any(|row| row.key() == key)
     }
 
     /// Queues the rows of slow topics for their probes. Returns whether there are any.
     pub(super) fn probe_slow_rows(&mut self) -> bool {
-        let slow_rows = std::mem::take(&mut self.slow_rows);
-        let any = slow_rows.values().any(|rows| !rows.is_empty());
-        for (topic, rows) in slow_rows {
+        let any = !self.slow_rows.is_empty();
+        for (topic, rows) in std::mem::take(&mut self.slow_rows) {
             self.bisect.add_candidates(topic, None, rows);
         }
         any

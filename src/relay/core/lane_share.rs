@@ -81,14 +81,18 @@ fn fair_share(others: Others, free: u32, owned: u32) -> Share {
 
 /// Claims `missing` lanes, as far as they are free and one round may take.
 fn claim(free: u32, missing: u32, others: u32) -> Share {
-    let round_max = if others > 0 {
+    match free.min(missing).min(round_max(others)) {
+        0 => Share::Keep,
+        lanes_max => Share::Claim { lanes_max },
+    }
+}
+
+/// Lanes that a relay may claim in one round beside this number of other relays.
+fn round_max(others: u32) -> u32 {
+    if others > 0 {
         CLAIM_LANES_MAX
     } else {
         LANES as u32
-    };
-    match free.min(missing).min(round_max) {
-        0 => Share::Keep,
-        lanes_max => Share::Claim { lanes_max },
     }
 }
 

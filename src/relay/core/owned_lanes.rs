@@ -243,10 +243,8 @@ impl Core {
 
     /// Every row of a lane up to this id is settled or left out, and none is still to come.
     pub(super) fn taken_up_to(&self, lane: Lane, owned: &OwnedLane) -> RowId {
-        let below_in_flight = match self.in_flight.lowest_id(lane) {
-            Some(lowest) => lowest.before(),
-            None => RowId::MAX,
-        };
+        let lowest_in_flight = self.in_flight.lowest_id(lane);
+        let below_in_flight = lowest_in_flight.map_or(RowId::MAX, RowId::before);
         below_in_flight.min(owned.watermark.complete_to())
     }
 }

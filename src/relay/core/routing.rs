@@ -76,15 +76,22 @@ impl Routes {
     /// The topic that a row has, else the one that lists its event type, else its aggregate type.
     #[must_use]
     pub fn destination(&self, row: &OutboxRow) -> Destination {
-        let by_types = |texts: RowText<'_>| {
-            self.by_event_type
-                .get(texts.event_type)
-                .or_else(|| self.by_aggregate_type.get(texts.aggregate_type))
-        };
-        let found = row
-            .topic()
-            .map_or_else(|| by_types(row.text()), |topic| self.by_name.get(topic));
-        found.map_or(Destination::Undeclared, |topic| Destination::Topic(*topic))
+        self.topic_of(row)
+            .map_or(Destination::Undeclared, |topic| Destination::Topic(*topic))
+    }
+
+    fn topic_of(&self, row: &OutboxRow) -> Option<&TopicIndex> {
+        match row.topic() {
+            Some(topic) => self.by_name.get(topic),
+            None => self.topic_of_types(row.text()),
+        }
+    }
+
+    /// The topic that lists the event type of a row, else its aggregate type.
+    fn topic_of_types(&self, types: RowText<'_>) -> Option<&TopicIndex> {
+        self.by_event_type
+            .get(types.event_type)
+            .or_else(|| self.by_aggregate_type.get(types.aggregate_type))
     }
 
     /// The filter of a fetch that is restricted to topics for which `is_active` holds.

@@ -6,7 +6,10 @@
 //! ends, what it has sent is settled, and `resume_sequence()` runs before the next one: see
 //! migration 3.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::{self, Display, Formatter},
+    time::{Duration, Instant},
+};
 
 use uuid::Uuid;
 
@@ -79,19 +82,24 @@ impl SequenceMemory {
 impl SequenceRegression {
     /// The problem to report until `resume_sequence()` has run.
     pub(crate) fn problem(self) -> Problem {
-        let what = match self {
-            Self::OtherIncarnation => {
-                "the database was replaced (restore, failover, TRUNCATE), or its sequence was just \
-                 moved forward"
-                    .to_owned()
-            }
-            Self::Behind { position, seen } => {
-                format!("the sequence is at {position}, but id {seen} was drawn before")
-            }
-        };
         let next = "no row is sent until the relay has run resume_sequence(), which it does \
             automatically: see docs/restore.md";
-        Problem::new(ProblemClass::SequenceWentBack, format!("{what}; {next}"))
+        Problem::new(ProblemClass::SequenceWentBack, format!("{self}; {next}"))
+    }
+}
+
+impl Display for SequenceRegression {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherIncarnation => f.write_str(
+                "the database was replaced (restore, failover, TRUNCATE), or its sequence was just \
+                 moved forward",
+            ),
+            Self::Behind { position, seen } => write!(
+                f,
+                "the sequence is at {position}, but id {seen} was drawn before"
+            ),
+        }
     }
 }
 
@@ -109,11 +117,13 @@ pub(crate) fn resumed_problem(done: Resumed, position: RowId) -> Problem {
     } else {
         "the sequence of ids was set back"
     };
-    let message = format!(
-        "{what}: the sequence was at {was_at}, ids up to {highest} were known; it continues at \
-         {position}, and {moved} waiting rows got new ids: see docs/restore.md"
-    );
-    Problem::new(ProblemClass::SequenceWentBack, message)
+    Problem::new(
+        ProblemClass::SequenceWentBack,
+        format!(
+            "{what}: the sequence was at {was_at}, ids up to {highest} were known; it continues \
+             at {position}, and {moved} waiting rows got new ids: see docs/restore.md"
+        ),
+    )
 }
 
 #[cfg(test)]

@@ -32,26 +32,35 @@ impl StaleLeaders {
     /// Checks whether the producer is to be replaced. `waiting` are the topics whose records are
     /// not acknowledged although each partition has a leader, by the latest metadata.
     pub fn check(&mut self, waiting: impl IntoIterator<Item = TopicIndex>, now: Instant) -> bool {
+        self.note_waiting(waiting, now);
+        let are_stale = self.are_stale(now);
+        if are_stale {
+            self.since.clear();
+            self.replaced = Some(now);
+        }
+        are_stale
+    }
+
+    /// Remembers since when each of these topics waits, and forgets all others.
+    fn note_waiting(&mut self, waiting: impl IntoIterator<Item = TopicIndex>, now: Instant) {
         let before = std::mem::take(&mut self.since);
         for topic in waiting {
             let since = before.get(&topic).copied().unwrap_or(now);
             self.since.insert(topic, since);
         }
-        let lost = self.are_stale(now);
-        if lost {
-            self.since.clear();
-            self.replaced = Some(now);
-        }
-        lost
     }
 
     fn are_stale(&self, now: Instant) -> bool {
-        let is_older = |at: Instant, age| now.saturating_duration_since(at) >= age;
         self.since
             .values()
-            .any(|since| is_older(*since, LOST_AFTER))
-            && self.replaced.is_none_or(|at| is_older(at, AGAIN_AFTER))
+            .any(|since| is_ago(LOST_AFTER, *since, now))
+            && self.replaced.is_none_or(|at| is_ago(AGAIN_AFTER, at, now))
     }
+}
+
+/// Whether something happened this time ago or earlier.
+fn is_ago(least: Duration, at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) >= least
 }
 
 #[cfg(test)]

@@ -244,15 +244,21 @@ impl TopicState {
     }
 
     /// When the pause ends, and why there was one; `None` while that depends on something else.
-    fn pause_end(&self) -> Option<(PauseEnd, ProblemClass)> {
+    fn pause_end(&self, now: Instant) -> Option<(Instant, ProblemClass)> {
         if self.is_parked || !self.is_drained() {
             return None;
         }
         match self.phase {
-            Phase::Failed { class, until } => Some((PauseEnd::At(until), class)),
-            Phase::Listed => Some((PauseEnd::Now, ProblemClass::TopicMissing)),
+            Phase::Failed { class, until } => Some((until, class)),
+            Phase::Listed => Some((now, ProblemClass::TopicMissing)),
             _ => None,
         }
+    }
+
+    /// Why the topic was paused, if its pause is over.
+    fn ended_pause(&self, now: Instant) -> Option<ProblemClass> {
+        let (end, class) = self.pause_end(now)?;
+        (end <= now).then_some(class)
     }
 
     /// The problem to report of it, if there is one.
@@ -265,12 +271,6 @@ impl TopicState {
             Phase::Active | Phase::Isolating | Phase::Draining => None,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PauseEnd {
-    Now,
-    At(Instant),
 }
 
 /// All declared topics, and rows without one.
@@ -326,7 +326,12 @@ impl TopicStates {
     /// Whether rows are sent to any topic.
     #[must_use]
     pub fn any_is_active(&self) -> bool {
-        self.topics.iter().any(TopicState::is_active)
+        self.active().next().is_some()
+    }
+
+    /// States of the topics that rows are sent to.
+    pub fn active(&self) -> impl Iterator<Item = &TopicState> {
+        self.topics.iter().filter(|state| state.is_active())
     }
 
     /// Topics that no rows are sent to.
@@ -405,28 +410,20 @@ impl TopicStates {
     /// must follow for each.
     #[must_use]
     pub fn due(&self, now: Instant) -> Vec<(TopicIndex, ProblemClass)> {
-        let mut due = Vec::new();
-        for (topic, state) in self.iter() {
-            match state.pause_end() {
-                Some((PauseEnd::Now, class)) => due.push((topic, class)),
-                Some((PauseEnd::At(until), class)) if until <= now => due.push((topic, class)),
-                _ => {}
-            }
-        }
-        due
+        self.iter()
+            .filter_map(|(topic, state)| Some((topic, state.ended_pause(now)?)))
+            .collect()
     }
 
     /// When [`Self::due`] or [`Self::end_undeclared_pause`] has something to do next.
     #[must_use]
     pub fn next_due_at(&self, now: Instant) -> Option<Instant> {
-        let pause_ends = self.topics.iter().filter_map(|state| {
-            let (end, _) = state.pause_end()?;
-            Some(match end {
-                PauseEnd::Now => now,
-                PauseEnd::At(until) => until,
-            })
-        });
-        pause_ends.chain(self.undeclared_until).min()
+        self.topics
+            .iter()
+            .filter_map(|state| state.pause_end(now))
+            .map(|(end, _)| end)
+            .chain(self.undeclared_until)
+            .min()
     }
 
     /// Topics with a problem to report.

@@ -46,6 +46,13 @@ impl Unacknowledged {
     /// Records that a row of `bytes` goes to a producer. Returns the number of its burst, which
     /// [`Self::on_ended`] needs.
     pub fn on_sent(&mut self, lane: Lane, bytes: usize, now: Instant) -> BurstNumber {
+        self.add_to_newest_burst(now);
+        self.add_row(lane, bytes);
+        self.front + self.bursts.len() as BurstNumber - 1
+    }
+
+    /// Adds a row to the burst of this moment, which begins with its first row.
+    fn add_to_newest_burst(&mut self, now: Instant) {
         match self.bursts.back_mut().filter(|burst| burst.sent_at == now) {
             Some(burst) => burst.rows += 1,
             None => self.bursts.push_back(Burst {
@@ -53,28 +60,43 @@ impl Unacknowledged {
                 rows: 1,
             }),
         }
-        self.rows += 1;
-        self.bytes += bytes;
-        self.rows_by_lane[lane.index()] += 1;
-        self.front + self.bursts.len() as BurstNumber - 1
     }
 
     /// Records that the delivery report of a sent row is in. Returns when the row was sent; `None`
     /// for a burst that does not exist.
     pub fn on_ended(&mut self, lane: Lane, bytes: usize, burst: BurstNumber) -> Option<Instant> {
-        self.rows -= 1;
-        self.bytes -= bytes;
-        self.rows_by_lane[lane.index()] -= 1;
+        self.remove_row(lane, bytes);
+        let sent_at = self.end_row_of(burst)?;
+        self.remove_ended_bursts();
+        Some(sent_at)
+    }
+
+    /// Records that a row of a burst has ended. Returns when the burst was sent.
+    fn end_row_of(&mut self, burst: BurstNumber) -> Option<Instant> {
         let burst = self.bursts.get_mut((burst - self.front) as usize)?;
         burst.rows -= 1;
-        let sent_at = burst.sent_at;
+        Some(burst.sent_at)
+    }
+
+    fn remove_ended_bursts(&mut self) {
         // Reports of different partitions come in any order, so only the front is removed: numbers
         // of later bursts stay valid.
         while self.bursts.front().is_some_and(|burst| burst.rows == 0) {
             self.bursts.pop_front();
             self.front += 1;
         }
-        Some(sent_at)
+    }
+
+    fn add_row(&mut self, lane: Lane, bytes: usize) {
+        self.rows += 1;
+        self.bytes += bytes;
+        self.rows_by_lane[lane.index()] += 1;
+    }
+
+    fn remove_row(&mut self, lane: Lane, bytes: usize) {
+        self.rows -= 1;
+        self.bytes -= bytes;
+        self.rows_by_lane[lane.index()] -= 1;
     }
 
     /// Number of rows.

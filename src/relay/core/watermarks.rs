@@ -75,6 +75,13 @@ struct OpenTransaction {
     ended: bool,
 }
 
+impl OpenTransaction {
+    /// Whether the next fetch reads its range.
+    fn holds_back(&self, now: Instant) -> bool {
+        self.ended || now.saturating_duration_since(self.since) < YOUNG_FOR
+    }
+}
+
 /// What one fetch of a lane covered: all visible rows in `(low, reached]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Covered {
@@ -118,12 +125,9 @@ impl Watermark {
     /// The next fetch reads ids above this one.
     #[must_use]
     pub fn read_from(&self, now: Instant) -> RowId {
-        let holds = |open: &&OpenTransaction| {
-            open.ended || now.saturating_duration_since(open.since) < YOUNG_FOR
-        };
         self.open_transactions
             .values()
-            .filter(holds)
+            .filter(|open| open.holds_back(now))
             .map(|open| open.above)
             .fold(self.read_to, RowId::min)
     }

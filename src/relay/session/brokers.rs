@@ -18,13 +18,7 @@ impl Session<'_> {
     /// large their records may be.
     pub(super) fn on_topic_metadata(&mut self, metadata: &TopicMetadata) {
         let now = Instant::now();
-        for (topic, is_usable) in metadata.usable() {
-            let presence = match is_usable {
-                true => TopicPresence::Present,
-                false => TopicPresence::Missing,
-            };
-            self.core.on_topic_metadata(topic, presence, now);
-        }
+        self.record_presence(metadata, now);
         if self.core.in_flight().sent() == 0 {
             // Brokers close idle connections, for example: that means nothing for the next records.
             self.producers.clear_cluster_error();
@@ -35,6 +29,18 @@ impl Session<'_> {
         }
         self.core.on_brokers_answered(now);
         self.replace_if_leaders_are_stale(metadata, now);
+    }
+
+    /// Records which topics exist.
+    fn record_presence(&mut self, metadata: &TopicMetadata, now: Instant) {
+        for (topic, is_usable) in metadata.usable() {
+            let presence = if is_usable {
+                TopicPresence::Present
+            } else {
+                TopicPresence::Missing
+            };
+            self.core.on_topic_metadata(topic, presence, now);
+        }
     }
 
     /// Replaces the producers if they were made for other sizes than the topics have now.
@@ -91,7 +97,7 @@ impl Session<'_> {
 
     /// Requests the leaders of partitions if records are overdue and it is time.
     fn request_leaders(&mut self, now: Instant) {
-        if now >= self.timers.leaders && self.core.overdue_topics(now).next().is_some() {
+        if now >= self.timers.leaders && self.core.any_is_overdue(now) {
             self.timers.leaders_requested(now);
             self.process.metadata.request_now();
         }

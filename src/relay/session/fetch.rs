@@ -17,14 +17,11 @@ use crate::{
 impl Session<'_> {
     /// Starts a fetch if it is time, there is room in flight, and a producer can send its rows.
     pub(super) fn start_fetch(&mut self, now: Instant) {
-        if !self.tasks.fetch.is_idle() || !self.producers.is_open() {
-            return;
+        let may_fetch = self.tasks.fetch.is_idle() && self.producers.is_open();
+        if may_fetch && let Some(request) = self.core.plan_fetch(now) {
+            let fetch = fetch(self.store.clone(), request, now);
+            self.tasks.fetch.start(fetch);
         }
-        let Some(request) = self.core.plan_fetch(now) else {
-            return;
-        };
-        let fetch = fetch(self.store.clone(), request, now);
-        self.tasks.fetch.start(fetch);
     }
 
     /// Sends the rows of a fetch that are new.

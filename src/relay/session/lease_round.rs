@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use crate::relay::{
-    core::watermarks::XidTick,
     lease::{Claims, HeldLease, LeaseOutcome, LeaseRound, ParkedLanes, Renewed, run_round},
     session::{Session, shutdown::SessionEnd, tasks::LeaseRoundEnd},
     status::ProblemSource,
@@ -13,13 +12,15 @@ impl Session<'_> {
     /// Starts a round if it is time. Rounds go on while the session shuts down: they give its lanes
     /// back as these are drained.
     pub(super) fn start_lease_round(&mut self, now: Instant) {
-        // With a regressed sequence the watermarks mean nothing any more, and must not be written.
-        let is_due = now >= self.timers.lease_round && !self.has_regressed();
-        if !is_due || !self.tasks.lease_round.is_idle() {
-            return;
+        if self.is_lease_round_due(now) {
+            let round = run_round(self.store.clone(), self.lease_round(now));
+            self.tasks.lease_round.start(round);
         }
-        let round = run_round(self.store.clone(), self.lease_round(now));
-        self.tasks.lease_round.start(round);
+    }
+
+    fn is_lease_round_due(&self, now: Instant) -> bool {
+        // With a regressed sequence the watermarks mean nothing any more, and must not be written.
+        now >= self.timers.lease_round && !self.has_regressed() && self.tasks.lease_round.is_idle()
     }
 
     /// What a round that begins now needs to know.
@@ -93,10 +94,7 @@ impl Session<'_> {
     /// renewed.
     fn on_renewed(&mut self, renewed: &Renewed) -> bool {
         self.timers.lease_renewed(renewed.sent);
-        self.core.on_tick(XidTick {
-            xid: renewed.xid,
-            drawn: renewed.drawn,
-        });
+        self.core.on_tick(renewed.tick);
         self.core.owns_exactly(&renewed.ours)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{BacklogPlan, GapScanPlan, Lane, Store},
+    outbox::{BacklogPlan, GapScanPlan, Lane, RowId, RowIdentity, Store},
     relay::{
         core::watermarks::XidTick,
         session::{
@@ -23,15 +23,14 @@ impl Session<'_> {
     /// Draws a transaction id if rows wait for one and no other statement has drawn it within
     /// the last 50 ms.
     pub(super) fn start_tick(&mut self, now: Instant) {
-        let is_due = now >= self.timers.tick && self.core.needs_tick();
-        if !is_due || !self.tasks.tick.is_idle() {
-            return;
+        if self.is_tick_due(now) {
+            let tick = draw_tick(self.store.clone(), self.core.highest_id());
+            self.tasks.tick.start(tick);
         }
-        let (store, drawn) = (self.store.clone(), self.core.highest_id());
-        self.tasks.tick.start(async move {
-            let result = store.tick().await;
-            TickEnd { drawn, result }
-        });
+    }
+
+    fn is_tick_due(&self, now: Instant) -> bool {
+        now >= self.timers.tick && self.core.needs_tick() && self.tasks.tick.is_idle()
     }
 
     /// Takes a transaction id that was drawn.
@@ -48,11 +47,14 @@ impl Session<'_> {
 
     /// Reads how many rows wait in our lanes, if it is time.
     pub(super) fn start_backlog_read(&mut self, now: Instant) {
-        if !self.tasks.backlog.is_idle() || now < self.timers.backlog {
-            return;
+        if self.is_backlog_read_due(now) {
+            let read = read_backlog(self.store.clone(), self.core.backlog_plan(), now);
+            self.tasks.backlog.start(read);
         }
-        let read = read_backlog(self.store.clone(), self.core.backlog_plan(), now);
-        self.tasks.backlog.start(read);
+    }
+
+    fn is_backlog_read_due(&self, now: Instant) -> bool {
+        self.tasks.backlog.is_idle() && now >= self.timers.backlog
     }
 
     /// Reports the backlog, or that it is unknown.
@@ -67,35 +69,38 @@ impl Session<'_> {
 
     /// Reads the next page below each lane's watermark, if it is time.
     pub(super) fn start_gap_scan(&mut self, now: Instant) {
-        if !self.tasks.gap_scan.is_idle()
-            || now < self.timers.gap_scan
-            || failpoints::has(Bug::ForwardOnly)
-        {
-            return;
+        if self.is_gap_scan_due(now) {
+            let scan = scan_gaps(self.store.clone(), self.plan_gap_scan(), now);
+            self.tasks.gap_scan.start(scan);
         }
-        let plan = self.tasks.gap_scan_position.plan(&self.core.watermarks());
-        let scan = scan_gaps(self.store.clone(), plan, now);
-        self.tasks.gap_scan.start(scan);
+    }
+
+    fn is_gap_scan_due(&self, now: Instant) -> bool {
+        self.tasks.gap_scan.is_idle()
+            && now >= self.timers.gap_scan
+            && !failpoints::has(Bug::ForwardOnly)
+    }
+
+    fn plan_gap_scan(&self) -> GapScanPlan {
+        let watermarks = self.core.watermarks();
+        self.tasks.gap_scan_position.plan(&watermarks)
     }
 
     /// Takes the stragglers of a gap scan. A failed scan is not repeated early: it is only a safety
     /// net.
     pub(super) fn on_gap_scanned(&mut self, scanned: GapScanEnd) {
         self.timers.gap_scanned(scanned.began, Instant::now());
-        let Ok(found) = scanned.result else {
-            return;
-        };
-        self.tasks.gap_scan_position.on_page(&scanned.plan, &found);
+        if let Ok(found) = scanned.result {
+            self.on_gap_page(&scanned.plan, found);
+        }
+    }
+
+    /// Takes the stragglers of one page of a gap scan.
+    fn on_gap_page(&mut self, plan: &GapScanPlan, found: Vec<RowIdentity>) {
+        self.tasks.gap_scan_position.on_page(plan, &found);
         for row in found {
             if self.core.on_straggler(row) {
-                self.reporter.record_straggler();
-                tracing::warn!(
-                    lane = i16::from(row.lane),
-                    id = row.id.get(),
-                    event_id = %row.event_id,
-                    "a row was found below the watermark: an id may have been drawn twice, after a \
-                     restore or a TRUNCATE; see docs/restore.md"
-                );
+                self.report_straggler(row);
             }
         }
     }
@@ -132,6 +137,23 @@ impl Session<'_> {
             ),
         }
     }
+
+    fn report_straggler(&self, row: RowIdentity) {
+        self.reporter.record_straggler();
+        tracing::warn!(
+            lane = i16::from(row.lane),
+            id = row.id.get(),
+            event_id = %row.event_id,
+            "a row was found below the watermark: an id may have been drawn twice, after a \
+             restore or a TRUNCATE; see docs/restore.md"
+        );
+    }
+}
+
+/// Draws a transaction id; ids up to `drawn` were seen before it.
+async fn draw_tick(store: Store, drawn: RowId) -> TickEnd {
+    let result = store.tick().await;
+    TickEnd { drawn, result }
 }
 
 /// Counts the rows of a plan, and reads the numbers of the whole table if we own lane 0.

@@ -19,14 +19,12 @@ use crate::{
 impl Session<'_> {
     /// Looks up the next rows under suspicion by their names.
     pub(super) fn start_lookup(&mut self) {
-        if !self.tasks.lookup.is_idle() {
-            return;
+        if self.tasks.lookup.is_idle()
+            && let Some(lookup) = self.core.next_lookup()
+        {
+            let store = self.store.clone();
+            self.tasks.lookup.start(look_up(store, lookup));
         }
-        let Some(lookup) = self.core.next_lookup() else {
-            return;
-        };
-        let store = self.store.clone();
-        self.tasks.lookup.start(look_up(store, lookup));
     }
 
     /// Takes the rows that were looked up as candidates.
@@ -58,15 +56,13 @@ impl Session<'_> {
 
     /// Parks the key of the next rejected row, or moves the row to the dead letters.
     pub(super) fn start_disposition(&mut self) {
-        if !self.tasks.disposition.is_idle() {
-            return;
+        if self.tasks.disposition.is_idle()
+            && let Some(rejected) = self.core.next_disposition()
+        {
+            let row = self.parked_row(&rejected);
+            let dispose = dispose(self.store.clone(), row, rejected);
+            self.tasks.disposition.start(dispose);
         }
-        let Some(rejected) = self.core.next_disposition() else {
-            return;
-        };
-        let row = self.parked_row(&rejected);
-        let dispose = dispose(self.store.clone(), row, rejected);
-        self.tasks.disposition.start(dispose);
     }
 
     fn parked_row(&self, rejected: &RejectedRow) -> ParkedRow {

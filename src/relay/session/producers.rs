@@ -10,7 +10,7 @@ use crate::{
     kafka::{BatchLimits, DeliveryError, DeliveryReport, Producer, replaced_producers},
     relay::{
         RunOptions,
-        core::{ClusterError, Core, ids::TopicIndex, stale_leaders::StaleLeaders},
+        core::{ClusterError, Core, DrainBlockers, ids::TopicIndex, stale_leaders::StaleLeaders},
         session::producer_factory::ProducerFactory,
         status::Status,
     },
@@ -94,6 +94,12 @@ struct ProducerFailure {
     fatal: bool,
     /// A record or a topic caused the failure.
     cause_found: bool,
+}
+
+impl ProducerFailure {
+    fn is_unexplained(self) -> bool {
+        self.fatal && !self.cause_found
+    }
 }
 
 /// Both producers of a session.
@@ -220,8 +226,14 @@ impl<'a> Producers<'a> {
     pub(super) fn replace(&mut self, grace: Grace, now: Instant) {
         // Both have the same secrets and sizes, so one reason replaces both.
         let until = grace.ends_at(now);
-        self.probe_until = self.probe.as_ref().map(|_| until);
+        self.replace_probe(until);
         self.flush_main(until);
+    }
+
+    /// Replaces the probe producer, if there is one, once its records have ended or this time is
+    /// over.
+    fn replace_probe(&mut self, until: Instant) {
+        self.probe_until = self.probe.as_ref().map(|_| until);
     }
 
     /// No producer is made from now on.
@@ -304,16 +316,25 @@ impl<'a> Producers<'a> {
     /// they have of it, which would otherwise be published twice.
     fn flush_if_failed(&mut self, now: Instant) {
         let until = Grace::LastReports.ends_at(now);
-        if matches!(&self.main, MainProducer::Open(producer) if producer.is_fatal()) {
-            self.failure.fatal = true;
-            self.clear_cluster_error();
-            tracing::warn!(
-                "the producer is replaced: it failed for good so as to leave no gap in a \
-                 partition; the next one starts at the lowest unsettled rows"
-            );
-            self.flush_main(until);
+        if self.has_open_main_failed() {
+            self.flush_failed_main(until);
         }
         self.shorten_flush(until);
+    }
+
+    fn has_open_main_failed(&self) -> bool {
+        matches!(&self.main, MainProducer::Open(producer) if producer.is_fatal())
+    }
+
+    /// Stops sending on a main producer that failed for good.
+    fn flush_failed_main(&mut self, until: Instant) {
+        self.failure.fatal = true;
+        self.clear_cluster_error();
+        tracing::warn!(
+            "the producer is replaced: it failed for good so as to leave no gap in a partition; \
+             the next one starts at the lowest unsettled rows"
+        );
+        self.flush_main(until);
     }
 
     /// Gives a flush under way of a producer that failed for good only this much time.
@@ -335,7 +356,7 @@ impl<'a> Producers<'a> {
     /// the breaker's back-off.
     fn rebuild_backoff(&mut self, core: &mut Core, now: Instant) -> Duration {
         let failure = std::mem::take(&mut self.failure);
-        if failure.fatal && !failure.cause_found {
+        if failure.is_unexplained() {
             core.on_producer_rebuilt(now)
         } else {
             Duration::ZERO
@@ -390,17 +411,28 @@ impl<'a> Producers<'a> {
     /// new producer begins at the lowest unsettled rows, here or where the lanes go.
     pub(super) fn retire_if_drain_is_stuck(&mut self, core: &Core, now: Instant) {
         let blockers = core.drain_blockers();
-        if !(blockers.main || blockers.probe) {
-            self.drain_blocked_since = None;
-            return;
+        self.note_blockers(blockers, now);
+        if self.is_drain_stuck(core, now) {
+            self.retire_blocking(blockers, now);
         }
-        let since = *self.drain_blocked_since.get_or_insert(now);
-        if now.saturating_duration_since(since) < DRAIN_STUCK_MAX || !core.has_stuck_records() {
-            return;
-        }
+    }
+
+    /// Remembers since when draining lanes wait for records.
+    fn note_blockers(&mut self, blockers: DrainBlockers, now: Instant) {
+        let blocked_since = self.drain_blocked_since.unwrap_or(now);
+        self.drain_blocked_since = blockers.any().then_some(blocked_since);
+    }
+
+    fn is_drain_stuck(&self, core: &Core, now: Instant) -> bool {
+        let is_long = |since| now.saturating_duration_since(since) >= DRAIN_STUCK_MAX;
+        self.drain_blocked_since.is_some_and(is_long) && core.has_stuck_records()
+    }
+
+    /// Retires the producers whose records draining lanes wait for.
+    fn retire_blocking(&mut self, blockers: DrainBlockers, now: Instant) {
         self.drain_blocked_since = None;
         if blockers.probe {
-            self.probe_until = self.probe.as_ref().map(|_| now);
+            self.replace_probe(now);
         }
         if blockers.main {
             self.retire_main(
@@ -425,11 +457,16 @@ impl<'a> Producers<'a> {
         if self.makes_no_more || core.is_probing_done() {
             return false;
         }
+        self.make_probe_if_absent(core);
+        self.probe.is_some()
+    }
+
+    /// Makes a probe producer unless there is one.
+    fn make_probe_if_absent(&mut self, core: &mut Core) {
         if self.probe.is_none() {
             self.probe = self.factory.make().ok();
             core.on_new_probe_producer();
         }
-        self.probe.is_some()
     }
 
     fn is_probe_used_up(&self, core: &Core) -> bool {

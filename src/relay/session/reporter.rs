@@ -34,16 +34,8 @@ impl<'a> Reporter<'a> {
     /// before: what that one could not do is not left to this one. `slots` is the largest number of
     /// rows in flight.
     pub(super) fn new(status: &'a Status, connected: &Connected, slots: usize) -> Self {
-        let instance = connected.registration.instance.to_string();
-        status.set_instance(instance, connected.schema_version);
-        status.set_breaker(BreakerState::Closed, kafka::rfc3339(unix_time_us()));
-        for work in [
-            ProblemSource::Settling,
-            ProblemSource::Reading,
-            ProblemSource::Parking,
-        ] {
-            status.set_problems(work, vec![]);
-        }
+        begin_report(status, connected);
+        end_problems_of_work(status);
         Self {
             status,
             failing: BTreeSet::new(),
@@ -117,15 +109,16 @@ impl<'a> Reporter<'a> {
     /// Reports the backlog of our lanes, and the numbers of the whole table if we own lane 0.
     pub(super) fn set_backlog(&self, depth: Depth, table: Option<TableWide>) {
         self.status.set_table(table);
+        self.set_depth(&depth);
+        self.status.set_backlog(Some(backlog(&depth)));
+    }
+
+    fn set_depth(&self, depth: &Depth) {
         let metrics = &self.status.metrics;
         metrics.queue_depth.set(depth.rows as i64);
-        let age_seconds = depth.oldest_us.map_or(0.0, seconds_since);
-        metrics.event_age.set(age_seconds);
-        self.status.set_backlog(Some(Backlog {
-            rows: depth.rows,
-            capped: depth.capped,
-            oldest_at: depth.oldest_us.map(kafka::rfc3339),
-        }));
+        metrics
+            .event_age
+            .set(depth.oldest_us.map_or(0.0, seconds_since));
     }
 
     /// Reports that the backlog is unknown.
@@ -194,6 +187,32 @@ impl<'a> Reporter<'a> {
     /// Counts a row that was found below a watermark.
     pub(super) fn record_straggler(&self) {
         self.status.metrics.stragglers.inc();
+    }
+}
+
+fn begin_report(status: &Status, connected: &Connected) {
+    let instance = connected.registration.instance.to_string();
+    status.set_instance(instance, connected.schema_version);
+    status.set_breaker(BreakerState::Closed, kafka::rfc3339(unix_time_us()));
+}
+
+/// Ends the problems that a session reports of its work with rows.
+fn end_problems_of_work(status: &Status) {
+    for work in [
+        ProblemSource::Settling,
+        ProblemSource::Reading,
+        ProblemSource::Parking,
+    ] {
+        status.set_problems(work, vec![]);
+    }
+}
+
+/// The backlog, as the status report has it.
+fn backlog(depth: &Depth) -> Backlog {
+    Backlog {
+        rows: depth.rows,
+        capped: depth.capped,
+        oldest_at: depth.oldest_us.map(kafka::rfc3339),
     }
 }
 

@@ -17,13 +17,16 @@ impl Session<'_> {
     pub(super) fn start_settles(&mut self, now: Instant) {
         self.schedule_settle(now);
         while self.tasks.may_settle() && now >= self.timers.database {
-            let when = match self.timers.settle {
-                Some(at) if at <= now => SettleWhen::Now,
-                _ => SettleWhen::BatchIsFull,
-            };
-            if !self.start_settle(when, now) {
+            if !self.start_settle(self.settle_when(now), now) {
                 return;
             }
+        }
+    }
+
+    fn settle_when(&self, now: Instant) -> SettleWhen {
+        match self.timers.settle {
+            Some(at) if at <= now => SettleWhen::Now,
+            _ => SettleWhen::BatchIsFull,
         }
     }
 

@@ -79,13 +79,18 @@ impl Session<'_> {
         let Some(regression) = regression(incarnation, highest_id, sequence) else {
             return Ok(());
         };
+        self.on_regression(regression);
+        Err(regression)
+    }
+
+    /// Reports how the sequence has regressed, and begins to shut down.
+    fn on_regression(&mut self, regression: SequenceRegression) {
         self.reporter
             .set_problems(ProblemSource::Sequence, vec![regression.problem()]);
         self.process.memory.on_reported(Instant::now());
         if !self.has_regressed() {
             self.begin_shutdown(SessionEnd::SequenceRegressed, DRAIN_REGRESSED_MAX);
         }
-        Err(regression)
     }
 
     /// Drains all lanes, within `drain_max`.
@@ -105,11 +110,20 @@ impl Session<'_> {
         if now >= self.timers.lease_deadline {
             return Some(SessionEnd::LeaseLost);
         }
+        self.end_of_shutdown(now)
+    }
+
+    /// How the session ends, once its shutdown is over.
+    fn end_of_shutdown(&self, now: Instant) -> Option<SessionEnd> {
         let shutdown = self.shutdown.as_ref()?;
-        let is_drained = self.core.in_flight().rows() == 0
+        (now >= shutdown.until || self.is_drained()).then_some(shutdown.end)
+    }
+
+    /// Whether nothing is in flight, and nothing under way that could bring rows or lanes.
+    fn is_drained(&self) -> bool {
+        self.core.in_flight().rows() == 0
             && self.tasks.fetch.is_idle()
-            && self.tasks.lease_round.is_idle();
-        (now >= shutdown.until || is_drained).then_some(shutdown.end)
+            && self.tasks.lease_round.is_idle()
     }
 
     /// Ends the session in this way.
@@ -164,31 +178,46 @@ impl Session<'_> {
 
     /// Purges the producers and waits for their last reports.
     async fn end_producers(&mut self) {
-        // librdkafka reports every purged record, so the loop below ends.
+        // librdkafka reports every purged record, so the wait for the last reports ends.
         self.producers.purge();
         replaced_producers::purge();
+        self.receive_last_reports().await;
+        self.producers.destroy().await;
+    }
+
+    /// Receives reports until no record is with a producer.
+    async fn receive_last_reports(&mut self) {
         while self.core.in_flight().sent() > 0 {
             self.receive_reports(Instant::now());
             tokio::time::sleep(POLL_EVERY).await;
         }
-        self.producers.destroy().await;
     }
 
     /// Settles all rows that Kafka acknowledged, as far as time allows. A row that stays is sent
     /// again by the next owner of its lane: a duplicate, never a loss.
     async fn settle_acknowledged(&mut self) {
         let settle = async {
-            while let Some(settled) = self.tasks.next_settled().await {
-                self.on_settled(settled);
-            }
-            let rows_max = self.settle_rows_max();
-            while let Some(batch) = self.core.next_settle(rows_max, SettleWhen::Now) {
-                if self.store.settle(&batch.rows).await.is_err() {
-                    return;
-                }
-                self.core.on_settled(&batch.slots);
-            }
+            self.finish_settles().await;
+            self.settle_remaining().await;
         };
         let _ = tokio::time::timeout(LAST_STATEMENTS_MAX, settle).await;
+    }
+
+    /// Waits for the settling statements that are under way.
+    async fn finish_settles(&mut self) {
+        while let Some(settled) = self.tasks.next_settled().await {
+            self.on_settled(settled);
+        }
+    }
+
+    /// Settles the acknowledged rows batch by batch, until one fails.
+    async fn settle_remaining(&mut self) {
+        let rows_max = self.settle_rows_max();
+        while let Some(batch) = self.core.next_settle(rows_max, SettleWhen::Now) {
+            if self.store.settle(&batch.rows).await.is_err() {
+                return;
+            }
+            self.core.on_settled(&batch.slots);
+        }
     }
 }

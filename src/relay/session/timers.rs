@@ -126,13 +126,8 @@ impl Timers {
 
     /// Schedules the settling of `acked` rows. An earlier time that is set already stays.
     pub(super) fn schedule_settle(&mut self, acked: usize, now: Instant) {
-        let delay = if acked < SETTLE_ROWS {
-            SETTLE_DELAY_MAX
-        } else {
-            SETTLE_DELAY_MANY
-        };
-        let latest = now + delay;
-        self.settle = (acked > 0).then(|| self.settle.map_or(latest, |at| at.min(latest)));
+        let latest = now + settle_delay(acked);
+        self.settle = (acked > 0).then(|| self.settle.unwrap_or(latest).min(latest));
     }
 
     /// Starts no statement for a moment, after one failed.
@@ -140,6 +135,15 @@ impl Timers {
         self.database = now + DATABASE_RETRY_PAUSE;
         // Rounds of the lease ignore `database`: their own time may be later, and stays so then.
         self.lease_round = self.lease_round.max(self.database);
+    }
+}
+
+/// Longest time that this number of acknowledged rows waits for others.
+fn settle_delay(acked: usize) -> Duration {
+    if acked < SETTLE_ROWS {
+        SETTLE_DELAY_MAX
+    } else {
+        SETTLE_DELAY_MANY
     }
 }
 

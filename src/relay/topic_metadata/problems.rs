@@ -29,7 +29,7 @@ pub(super) fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem
 }
 
 /// Problem that keeps the cluster from being used; `servers` are its bootstrap servers.
-pub(in crate::relay) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
+pub(super) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
     let why = match class {
         ProblemClass::KafkaAuthenticationFailed => {
             "refused the login: check spec.kafka.sasl and its Secret"

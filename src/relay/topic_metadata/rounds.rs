@@ -17,8 +17,8 @@ use crate::{
         core::{ids::TopicIndex, partition_growth::PartitionCounts},
         status::{ProblemSource, Status},
         topic_metadata::{
-            PendingSince, TopicMetadata,
-            problems::{cluster_problem, growth_problem, is_advice, topic_problem},
+            PendingSince, TopicMetadata, describe_topic, metadata_client,
+            problems::{growth_problem, is_advice, topic_problem},
         },
     },
     report::Problem,
@@ -44,6 +44,16 @@ enum Trigger {
     Timer,
     /// The loop requested it.
     Request,
+}
+
+impl Trigger {
+    /// Age from which a round refreshes the limits.
+    fn limits_age_max(self) -> Duration {
+        match self {
+            Self::Request => LIMITS_AGE_MIN,
+            Self::Timer => LIMITS_AGE_MAX,
+        }
+    }
 }
 
 /// The thread's own state: its client, and what earlier rounds found.
@@ -118,18 +128,25 @@ impl Rounds {
     }
 
     fn report(&self, round: Result<Vec<Problem>, Problem>) -> Outlook {
-        let problems = match round {
-            Ok(problems) => problems,
-            Err(problem) => {
-                self.status
-                    .set_problems(ProblemSource::Kafka, vec![problem]);
-                return Outlook::Bad;
-            }
-        };
-        let is_good = problems.iter().all(|problem| is_advice(problem.class));
+        match round {
+            Ok(problems) => self.report_topics(problems),
+            Err(problem) => self.report_cluster(problem),
+        }
+    }
+
+    /// Reports the topics' problems of a round that succeeded.
+    fn report_topics(&self, problems: Vec<Problem>) -> Outlook {
+        let outlook = Outlook::after(&problems);
         self.status.set_problems(ProblemSource::Kafka, vec![]);
         self.status.set_problems(ProblemSource::Topics, problems);
-        if is_good { Outlook::Good } else { Outlook::Bad }
+        outlook
+    }
+
+    /// Reports the problem with the cluster that ended a round.
+    fn report_cluster(&self, problem: Problem) -> Outlook {
+        self.status
+            .set_problems(ProblemSource::Kafka, vec![problem]);
+        Outlook::Bad
     }
 
     /// Requests the state of every topic once, and sends what it finds. Returns the topics'
@@ -140,7 +157,7 @@ impl Rounds {
         metadata: &UnboundedSender<TopicMetadata>,
     ) -> Result<Vec<Problem>, Problem> {
         let states = self.topic_states()?;
-        let (usable, led) = usable_and_led(&states);
+        let usable = usable_topics(&states);
         if self.are_limits_due(trigger, &usable) {
             self.refresh_limits();
         }
@@ -148,7 +165,7 @@ impl Rounds {
         // Fails only when the relay ends; then the next round is not begun.
         let _ = metadata.send(TopicMetadata {
             usable,
-            led,
+            led: led_topics(&states),
             partitions: self.partitions.counts(),
             limits: self.limits.clone(),
         });
@@ -157,14 +174,19 @@ impl Rounds {
 
     /// State of each declared topic, in their order.
     fn topic_states(&mut self) -> Result<Vec<TopicDescription>, Problem> {
-        let client = match self.client.take() {
-            Some(client) => client,
-            None => self.new_client()?,
-        };
+        let client = self.take_client()?;
         let states = self.describe_all(&client);
         // Kept after a failure, too: see `run`.
         self.client = Some(client);
         states
+    }
+
+    /// The client of the round before, or a new one.
+    fn take_client(&mut self) -> Result<MetadataClient, Problem> {
+        match self.client.take() {
+            Some(client) => Ok(client),
+            None => self.new_client(),
+        }
     }
 
     fn describe_all(&mut self, client: &MetadataClient) -> Result<Vec<TopicDescription>, Problem> {
@@ -185,29 +207,20 @@ impl Rounds {
     fn describe(&self, client: &MetadataClient, name: &str) -> Result<TopicDescription, Problem> {
         // From here on the loop may find that the client does not return, and replace this thread.
         self.pending.set(Some(Instant::now()));
-        client.describe(name).map_err(|class| {
-            let servers = self.options.settings.kafka.bootstrap_servers.join(",");
-            cluster_problem(class, &servers)
-        })
+        describe_topic(client, name, &self.options.settings.kafka)
     }
 
     /// A client for the secrets as they are now.
     fn new_client(&mut self) -> Result<MetadataClient, Problem> {
         let secrets = self.secrets.borrow_and_update().clone();
-        let options = &self.options;
-        MetadataClient::new(&options.settings.kafka, &secrets, &options.pod)
-            .map_err(|error| error.problem())
+        metadata_client(&self.options, &secrets)
     }
 
     fn on_partitions(&mut self, topic: TopicIndex, name: &str, partitions: usize) {
         let added = self
             .partitions
             .on_metadata(topic, partitions, Instant::now());
-        self.status
-            .metrics
-            .partitions_added
-            .with_label_values(&[name])
-            .inc_by(added as u64);
+        self.status.metrics.add_partitions(name, added);
     }
 
     fn problems(&self, states: &[TopicDescription]) -> Vec<Problem> {
@@ -226,12 +239,8 @@ impl Rounds {
     /// Whether to request the topics' limits: at first, when another topic can be written to, when
     /// the loop requested a round, and every minute.
     fn are_limits_due(&self, trigger: Trigger, usable: &[(TopicIndex, bool)]) -> bool {
-        let age_max = match trigger {
-            Trigger::Request => LIMITS_AGE_MIN,
-            Trigger::Timer => LIMITS_AGE_MAX,
-        };
-        let are_old = self.limits_at.is_none_or(|at| at.elapsed() >= age_max);
-        are_old || self.usable_before != usable
+        let are_old = |at: Instant| at.elapsed() >= trigger.limits_age_max();
+        self.limits_at.is_none_or(are_old) || self.usable_before != usable
     }
 
     /// Requests the topics' limits. Without an answer the limits stay as they are known.
@@ -255,21 +264,39 @@ impl Rounds {
     }
 }
 
-/// Whether each topic can be written to, and topics of which each partition has a leader.
-fn usable_and_led(states: &[TopicDescription]) -> (Vec<(TopicIndex, bool)>, Vec<TopicIndex>) {
-    let (mut usable, mut led) = (Vec::new(), Vec::new());
-    for (index, state) in states.iter().enumerate() {
-        let topic = TopicIndex::new(index);
-        let TopicDescription::Exists { has_leaders, .. } = state else {
-            usable.push((topic, false));
-            continue;
-        };
-        usable.push((topic, true));
-        if *has_leaders {
-            led.push(topic);
+/// Whether each topic can be written to.
+fn usable_topics(states: &[TopicDescription]) -> Vec<(TopicIndex, bool)> {
+    by_topic(states)
+        .map(|(topic, state)| (topic, is_usable(state)))
+        .collect()
+}
+
+fn is_usable(state: &TopicDescription) -> bool {
+    matches!(state, TopicDescription::Exists { .. })
+}
+
+/// Topics of which each partition has a leader.
+fn led_topics(states: &[TopicDescription]) -> Vec<TopicIndex> {
+    let led = by_topic(states).filter(|(_, state)| is_led(state));
+    led.map(|(topic, _)| topic).collect()
+}
+
+fn is_led(state: &TopicDescription) -> bool {
+    matches!(
+        state,
+        TopicDescription::Exists {
+            has_leaders: true,
+            ..
         }
-    }
-    (usable, led)
+    )
+}
+
+/// States with the indexes of their topics.
+fn by_topic(states: &[TopicDescription]) -> impl Iterator<Item = (TopicIndex, &TopicDescription)> {
+    states
+        .iter()
+        .enumerate()
+        .map(|(index, state)| (TopicIndex::new(index), state))
 }
 
 /// Waits for the next round: [`PAUSE_MIN`], then until one is requested, at most `pause`.
@@ -291,4 +318,15 @@ enum Outlook {
     Good,
     /// Something is wrong: when it ends should be noticed soon.
     Bad,
+}
+
+impl Outlook {
+    /// The outlook after a round that found these problems with topics.
+    fn after(problems: &[Problem]) -> Self {
+        if problems.iter().all(|problem| is_advice(problem.class)) {
+            Self::Good
+        } else {
+            Self::Bad
+        }
+    }
 }

@@ -136,7 +136,8 @@ fn test_modules(path: &str, text: &str) -> Vec<String> {
 }
 
 /// Returns path below `folder` and text of each file with one of these extensions, sorted by path.
-/// The extension of a file without one is empty. Folders named `target` and hidden ones are skipped.
+/// The extension of a file without one is empty. What is built or installed (folders named `target`
+/// and `node_modules`) and hidden folders are skipped.
 pub(super) fn texts_below(folder: &str, extensions: &[&str]) -> Vec<(String, String)> {
     let root = root().join(folder);
     let mut files = Vec::new();
@@ -167,7 +168,7 @@ fn collect(folder: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) {
             .to_string_lossy()
             .into_owned();
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-        if name == "target" || name.starts_with('.') {
+        if name == "target" || name == "node_modules" || name.starts_with('.') {
             continue;
         }
         if path.is_dir() {

@@ -102,7 +102,10 @@ pub(crate) async fn create_tables(database: &Database, sql: &str) {
     let mut owner = database.connect_as(&database.owner).await;
     execute(&mut owner, sql).await;
     let schemas = "do $$ declare s text; begin
-        for s in select nspname from pg_namespace where nspowner = current_user::regrole or nspname = 'public' loop
+        for s in
+          select nspname from pg_namespace
+          where nspowner = current_user::regrole or nspname = 'public'
+        loop
           execute format('grant usage on schema %1$I to PRODUCER', s);
           execute format('grant all on all tables in schema %1$I to PRODUCER', s);
         end loop; end $$";

@@ -64,6 +64,32 @@ macro_rules! on_each_server {
     };
 }
 
+/// Declares one test for the oldest server version and one for the newest. Each gets a new database.
+macro_rules! on_oldest_and_newest_server {
+    (
+        $(#[$attribute:meta])*
+        async fn $name:ident($database:ident: $type:ident $(,)?) $body:block
+    ) => {
+        $(#[$attribute])*
+        mod $name {
+            #[allow(unused_imports, reason = "not each test needs all of its file")]
+            use super::*;
+
+            async fn check($database: $type) $body
+
+            #[tokio::test]
+            async fn on_15() {
+                Box::pin(check($crate::harness::postgres::Database::create(15).await)).await;
+            }
+
+            #[tokio::test]
+            async fn on_18() {
+                Box::pin(check($crate::harness::postgres::Database::create(18).await)).await;
+            }
+        }
+    };
+}
+
 const PASSWORD: &str = "not-secret";
 static NEXT: AtomicU32 = AtomicU32::new(0);
 

@@ -11,14 +11,14 @@ use k8s_openapi::{
             PodSpec, PodTemplateSpec, Probe, TopologySpreadConstraint,
         },
     },
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+    apimachinery::pkg::util::intstr::IntOrString,
 };
 
 use crate::{
     operator::{
         identity::{GENERATION, REVISION_HASH, SPEC_HASH, hash8},
         reconcile::{
-            build::pod::{HTTP, arguments, container, labels, pod, some_map},
+            build::pod::{HTTP, arguments, container, pod, pod_meta},
             validate::ValidatedRelay,
         },
     },
@@ -32,23 +32,24 @@ const DRAIN_SECONDS: i64 = 45;
 
 /// Builds the Deployment. It has no `replicas`: they are set apart from it.
 pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
-    let identity = &relay.identity;
-    let spec = DeploymentSpec {
-        selector: identity.relay_selector(),
+    let spec = spec(relay);
+    let mut metadata = relay.identity.relay_meta();
+    metadata.annotations = Some(annotations(relay, &spec));
+    Deployment {
+        metadata,
+        spec,
+        status: None,
+    }
+}
+
+fn spec(relay: &ValidatedRelay) -> DeploymentSpec {
+    DeploymentSpec {
+        selector: relay.identity.relay_selector(),
         strategy: Some(surge_first()),
         // Older ReplicaSets are only kept to be read: their ConfigMaps are removed.
         revision_history_limit: Some(2),
         template: template(relay),
         ..DeploymentSpec::default()
-    };
-    let metadata = ObjectMeta {
-        annotations: Some(annotations(relay, &spec)),
-        ..identity.child_meta(identity.relay_name(), identity.relay_labels())
-    };
-    Deployment {
-        metadata,
-        spec,
-        status: None,
     }
 }
 
@@ -64,11 +65,7 @@ fn surge_first() -> DeploymentStrategy {
 }
 
 fn template(relay: &ValidatedRelay) -> PodTemplateSpec {
-    let metadata = ObjectMeta {
-        labels: Some(labels(&relay.template, relay.identity.relay_labels())),
-        annotations: some_map(&relay.template.annotations),
-        ..ObjectMeta::default()
-    };
+    let metadata = pod_meta(&relay.template, relay.identity.relay_labels());
     PodTemplateSpec {
         metadata: Some(metadata),
         spec: Some(relay_pod(relay)),
@@ -92,25 +89,27 @@ fn revision_hash(relay: &ValidatedRelay, spec: &DeploymentSpec) -> String {
 }
 
 fn relay_pod(relay: &ValidatedRelay) -> PodSpec {
-    let spread = TopologySpreadConstraint {
+    PodSpec {
+        termination_grace_period_seconds: Some(DRAIN_SECONDS),
+        topology_spread_constraints: Some(vec![spread_over_nodes(relay)]),
+        ..pod(relay, relay_container(relay), &relay.relay_files)
+    }
+}
+
+fn spread_over_nodes(relay: &ValidatedRelay) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
         max_skew: 1,
         topology_key: "kubernetes.io/hostname".to_owned(),
         when_unsatisfiable: "ScheduleAnyway".to_owned(),
         label_selector: Some(relay.identity.relay_selector()),
         ..TopologySpreadConstraint::default()
-    };
-    PodSpec {
-        termination_grace_period_seconds: Some(DRAIN_SECONDS),
-        topology_spread_constraints: Some(vec![spread]),
-        ..pod(relay, relay_container(relay), &relay.relay_files)
     }
 }
 
 fn relay_container(relay: &ValidatedRelay) -> Container {
-    let mut run = arguments("run");
-    run.extend(["--listen".to_owned(), format!("[::]:{HTTP_PORT}")]);
+    let address = format!("[::]:{HTTP_PORT}");
     Container {
-        args: Some(run),
+        args: Some(arguments("run", "--listen", &address)),
         env: Some(environment()),
         ports: Some(vec![http_port()]),
         // The liveness probe checks that the loop of the relay runs. An outage of database or Kafka
@@ -130,27 +129,35 @@ fn relay_container(relay: &ValidatedRelay) -> Container {
 }
 
 fn environment() -> Vec<EnvVar> {
-    let pod_name = ObjectFieldSelector {
-        field_path: "metadata.name".to_owned(),
-        api_version: Some("v1".to_owned()),
-    };
-    let from_pod = EnvVarSource {
-        field_ref: Some(pod_name),
-        ..EnvVarSource::default()
-    };
     let (tunables, huge_pages) = RELAY_ENVIRONMENT;
     vec![
-        EnvVar {
-            name: "POD_NAME".to_owned(),
-            value: None,
-            value_from: Some(from_pod),
-        },
+        pod_name(),
         EnvVar {
             name: tunables.to_owned(),
             value: Some(huge_pages.to_owned()),
             value_from: None,
         },
     ]
+}
+
+fn pod_name() -> EnvVar {
+    EnvVar {
+        name: "POD_NAME".to_owned(),
+        value: None,
+        value_from: Some(pod_field("metadata.name")),
+    }
+}
+
+/// Returns a field of the pod itself, as the source of a variable.
+fn pod_field(path: &str) -> EnvVarSource {
+    let field = ObjectFieldSelector {
+        field_path: path.to_owned(),
+        api_version: Some("v1".to_owned()),
+    };
+    EnvVarSource {
+        field_ref: Some(field),
+        ..EnvVarSource::default()
+    }
 }
 
 fn http_port() -> ContainerPort {

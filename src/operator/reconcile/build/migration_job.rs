@@ -15,9 +15,9 @@ use k8s_openapi::{
 };
 
 use crate::operator::{
-    identity::{ATTEMPT, RECONCILE_AT, REVISION_HASH, hash8},
+    identity::{ATTEMPT, Identity, RECONCILE_AT, REVISION_HASH, hash8},
     reconcile::{
-        build::pod::{arguments, container, labels, pod, some_map},
+        build::pod::{arguments, container, pod, pod_meta},
         validate::{MigrationTarget, ValidatedRelay},
     },
 };
@@ -29,32 +29,39 @@ const DEADLINE_SECONDS: i64 = 600;
 
 /// Builds the Job of the first attempt.
 pub(super) fn build(relay: &ValidatedRelay, target: &MigrationTarget) -> Job {
-    let identity = &relay.identity;
     let template = template(relay, target);
-    let mut metadata = identity.child_meta(target.job.clone(), identity.migration_labels());
-    metadata.annotations = Some(annotations(target, &template));
-    let spec = JobSpec {
+    Job {
+        metadata: metadata(&relay.identity, target, &template),
+        spec: Some(one_attempt(template)),
+        status: None,
+    }
+}
+
+fn metadata(
+    identity: &Identity,
+    target: &MigrationTarget,
+    template: &PodTemplateSpec,
+) -> ObjectMeta {
+    ObjectMeta {
+        annotations: Some(annotations(target, template)),
+        ..identity.child_meta(target.job.clone(), identity.migration_labels())
+    }
+}
+
+fn one_attempt(template: PodTemplateSpec) -> JobSpec {
+    JobSpec {
         backoff_limit: Some(0),
         active_deadline_seconds: Some(DEADLINE_SECONDS),
         pod_failure_policy: Some(ignore_evictions()),
         template,
         ..JobSpec::default()
-    };
-    Job {
-        metadata,
-        spec: Some(spec),
-        status: None,
     }
 }
 
 fn template(relay: &ValidatedRelay, target: &MigrationTarget) -> PodTemplateSpec {
-    let pod_meta = ObjectMeta {
-        labels: Some(labels(&relay.template, relay.identity.migration_labels())),
-        annotations: some_map(&relay.template.annotations),
-        ..ObjectMeta::default()
-    };
+    let metadata = pod_meta(&relay.template, relay.identity.migration_labels());
     PodTemplateSpec {
-        metadata: Some(pod_meta),
+        metadata: Some(metadata),
         spec: Some(migration_pod(relay, target)),
     }
 }
@@ -89,16 +96,17 @@ fn ignore_evictions() -> PodFailurePolicy {
 }
 
 fn migration_pod(relay: &ValidatedRelay, target: &MigrationTarget) -> PodSpec {
-    let mut migrate = arguments("migrate");
-    migrate.extend(["--result".to_owned(), TERMINATION_MESSAGE.to_owned()]);
-    let container = Container {
-        args: Some(migrate),
-        termination_message_path: Some(TERMINATION_MESSAGE.to_owned()),
-        ..container("migrate", relay)
-    };
     PodSpec {
         restart_policy: Some("Never".to_owned()),
-        ..pod(relay, container, &target.files)
+        ..pod(relay, migration_container(relay), &target.files)
+    }
+}
+
+fn migration_container(relay: &ValidatedRelay) -> Container {
+    Container {
+        args: Some(arguments("migrate", "--result", TERMINATION_MESSAGE)),
+        termination_message_path: Some(TERMINATION_MESSAGE.to_owned()),
+        ..container("migrate", relay)
     }
 }
 

@@ -27,21 +27,27 @@ pub(super) fn build(relay: &ValidatedRelay, allowed_namespaces: &[String]) -> Ne
         egress: None,
     };
     NetworkPolicy {
-        metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
+        metadata: identity.relay_meta(),
         spec: Some(spec),
     }
 }
 
 fn rule(allowed_namespaces: &[String]) -> NetworkPolicyIngressRule {
-    let peers = allowed_namespaces.iter().map(|name| namespace(name));
-    let port = NetworkPolicyPort {
+    NetworkPolicyIngressRule {
+        from: Some(peers(allowed_namespaces)),
+        ports: Some(vec![http_port()]),
+    }
+}
+
+fn peers(namespaces: &[String]) -> Vec<NetworkPolicyPeer> {
+    namespaces.iter().map(|name| namespace(name)).collect()
+}
+
+fn http_port() -> NetworkPolicyPort {
+    NetworkPolicyPort {
         port: Some(IntOrString::Int(HTTP_PORT.into())),
         protocol: Some("TCP".to_owned()),
         end_port: None,
-    };
-    NetworkPolicyIngressRule {
-        from: Some(peers.collect()),
-        ports: Some(vec![port]),
     }
 }
 

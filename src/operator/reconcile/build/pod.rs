@@ -9,7 +9,7 @@ use k8s_openapi::{
         PodSecurityContext, PodSpec, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
         SecretProjection, SecurityContext, Volume, VolumeMount, VolumeProjection,
     },
-    apimachinery::pkg::api::resource::Quantity,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 
 use crate::{
@@ -27,14 +27,16 @@ const SECRETS_DIR: &str = "/var/run/secrets/outbox-relay";
 /// Mode of mounted files, readable by any user: image or cluster choose the user of the pod.
 const READABLE: i32 = 0o444;
 
-/// Returns the arguments that both commands of the relay share.
-pub(super) fn arguments(command: &str) -> Vec<String> {
+/// Returns the arguments of a command of the relay, with one option of its own.
+pub(super) fn arguments(command: &str, option: &str, value: &str) -> Vec<String> {
     [
         command,
         "--settings",
         &format!("{SETTINGS_DIR}/{SETTINGS}"),
         "--secrets",
         SECRETS_DIR,
+        option,
+        value,
     ]
     .map(str::to_owned)
     .to_vec()
@@ -108,18 +110,24 @@ fn restricted() -> PodSecurityContext {
     }
 }
 
+/// Returns the metadata of a pod: labels and annotations of the manifest, and our own labels.
+pub(super) fn pod_meta(template: &Template, own_labels: BTreeMap<String, String>) -> ObjectMeta {
+    ObjectMeta {
+        labels: Some(labels(template, own_labels)),
+        annotations: some_map(&template.annotations),
+        ..ObjectMeta::default()
+    }
+}
+
 /// Returns the labels of the manifest with our own, which take precedence.
-pub(super) fn labels(
-    template: &Template,
-    own: BTreeMap<String, String>,
-) -> BTreeMap<String, String> {
+fn labels(template: &Template, own: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut all = template.labels.clone();
     all.extend(own);
     all
 }
 
 /// Returns the map, or nothing if it is empty: the API server drops empty maps.
-pub(super) fn some_map(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+fn some_map(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     (!map.is_empty()).then(|| map.clone())
 }
 
@@ -130,20 +138,21 @@ fn some_list<T: Clone>(list: &[T]) -> Option<Vec<T>> {
 /// Returns the resources of the manifest, or small requests. There are no limits by default: a
 /// throttled relay is late, and a killed one publishes duplicates.
 fn resources(wanted: Option<&PodResources>) -> ResourceRequirements {
-    match wanted {
-        Some(wanted) => ResourceRequirements {
-            requests: quantities(&wanted.requests),
-            limits: quantities(&wanted.limits),
-            claims: None,
-        },
-        None => {
-            let requests = [("cpu", "50m"), ("memory", "64Mi")]
-                .map(|(name, text)| (name.to_owned(), Quantity(text.to_owned())));
-            ResourceRequirements {
-                requests: Some(requests.into()),
-                ..ResourceRequirements::default()
-            }
-        }
+    let resources = wanted.cloned().unwrap_or_else(small_requests);
+    ResourceRequirements {
+        requests: quantities(&resources.requests),
+        limits: quantities(&resources.limits),
+        claims: None,
+    }
+}
+
+fn small_requests() -> PodResources {
+    PodResources {
+        requests: BTreeMap::from([
+            ("cpu".to_owned(), "50m".to_owned()),
+            ("memory".to_owned(), "64Mi".to_owned()),
+        ]),
+        limits: BTreeMap::new(),
     }
 }
 

@@ -10,16 +10,18 @@ use crate::operator::reconcile::validate::ValidatedRelay;
 
 /// Builds the PodDisruptionBudget.
 pub(super) fn build(relay: &ValidatedRelay) -> PodDisruptionBudget {
-    let identity = &relay.identity;
-    let spec = PodDisruptionBudgetSpec {
+    PodDisruptionBudget {
+        metadata: relay.identity.relay_meta(),
+        spec: Some(one_at_a_time(relay)),
+        status: None,
+    }
+}
+
+fn one_at_a_time(relay: &ValidatedRelay) -> PodDisruptionBudgetSpec {
+    PodDisruptionBudgetSpec {
         max_unavailable: Some(IntOrString::Int(1)),
-        selector: Some(identity.relay_selector()),
+        selector: Some(relay.identity.relay_selector()),
         unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
         ..PodDisruptionBudgetSpec::default()
-    };
-    PodDisruptionBudget {
-        metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
-        spec: Some(spec),
-        status: None,
     }
 }

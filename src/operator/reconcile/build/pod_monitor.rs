@@ -10,23 +10,29 @@ use crate::operator::{
 
 /// Builds the PodMonitor.
 pub(super) fn build(relay: &ValidatedRelay) -> Prepared {
-    let identity = &relay.identity;
-    let resource = ChildKind::PodMonitor.resource();
-    let body = json!({
-        "apiVersion": resource.api_version,
-        "kind": resource.kind,
-        "metadata": identity.child_meta(identity.relay_name(), identity.relay_labels()),
-        "spec": {
-            "selector": identity.relay_selector(),
-            "podMetricsEndpoints": [{"port": HTTP, "relabelings": [relay_label()]}],
-        },
-    });
     Prepared {
         kind: ChildKind::PodMonitor,
-        name: identity.relay_name(),
-        body,
+        name: relay.identity.relay_name(),
+        body: body(relay),
         first_replicas: None,
     }
+}
+
+fn body(relay: &ValidatedRelay) -> Value {
+    let resource = ChildKind::PodMonitor.resource();
+    json!({
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": relay.identity.relay_meta(),
+        "spec": spec(relay),
+    })
+}
+
+fn spec(relay: &ValidatedRelay) -> Value {
+    json!({
+        "selector": relay.identity.relay_selector(),
+        "podMetricsEndpoints": [{"port": HTTP, "relabelings": [relay_label()]}],
+    })
 }
 
 /// Returns the rule that sets label `relay` of all metrics to the name of the OutboxRelay; names of

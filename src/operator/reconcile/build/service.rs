@@ -22,7 +22,7 @@ pub(super) fn build(relay: &ValidatedRelay) -> Service {
         ..ServiceSpec::default()
     };
     Service {
-        metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
+        metadata: identity.relay_meta(),
         spec: Some(spec),
         status: None,
     }

@@ -7,9 +7,8 @@ use crate::operator::reconcile::validate::ValidatedRelay;
 
 /// Builds the ServiceAccount.
 pub(super) fn build(relay: &ValidatedRelay) -> ServiceAccount {
-    let identity = &relay.identity;
     ServiceAccount {
-        metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
+        metadata: relay.identity.relay_meta(),
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     }

@@ -125,9 +125,11 @@ pub(super) fn replica_sets(
 /// Returns the ConfigMaps of ReplicaSets that have pods or may get some.
 pub(super) fn used_config_maps(replica_sets: &[ReplicaSet]) -> BTreeSet<String> {
     let with_pods = replica_sets.iter().filter(|set| has_pods(set));
-    with_pods
-        .filter_map(|set| mounted_config_map(set.spec.template.as_ref()?.spec.as_ref()?))
-        .collect()
+    with_pods.filter_map(config_map).collect()
+}
+
+fn config_map(set: &ReplicaSet) -> Option<String> {
+    mounted_config_map(set.spec.template.as_ref()?.spec.as_ref()?)
 }
 
 fn has_pods(set: &ReplicaSet) -> bool {

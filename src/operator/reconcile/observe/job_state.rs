@@ -98,28 +98,34 @@ fn time_or_epoch(time: Option<&Time>) -> Timestamp {
 }
 
 fn outcome(job: &Job) -> JobOutcome {
-    let Some(end) = end(job) else {
-        return JobOutcome::Unfinished;
-    };
+    end(job).map_or(JobOutcome::Unfinished, ended)
+}
+
+/// Returns the outcome of a Job that has this condition.
+fn ended(end: &JobCondition) -> JobOutcome {
     let at = time_or_epoch(end.last_transition_time.as_ref());
     if end.type_ == "Complete" {
-        return JobOutcome::Succeeded { at };
-    }
-    let message = end.message.as_deref().unwrap_or("the Job failed");
-    JobOutcome::Failed {
-        at,
-        cause: cut(message),
+        JobOutcome::Succeeded { at }
+    } else {
+        let cause = failure_cause(end);
+        JobOutcome::Failed { at, cause }
     }
 }
 
-/// Returns the condition that ends a Job. `SuccessCriteriaMet` and `FailureTarget` come before it,
-/// while pods still terminate.
+fn failure_cause(end: &JobCondition) -> String {
+    cut(end.message.as_deref().unwrap_or("the Job failed"))
+}
+
+/// Returns the condition that ends a Job.
 fn end(job: &Job) -> Option<&JobCondition> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let is_end = |type_: &str| type_ == "Complete" || type_ == "Failed";
-    conditions
-        .iter()
-        .find(|one| one.status == "True" && is_end(&one.type_))
+    conditions.iter().find(|condition| is_end(condition))
+}
+
+/// Returns whether a condition ends its Job. `SuccessCriteriaMet` and `FailureTarget` come before
+/// that, while pods still terminate.
+fn is_end(condition: &JobCondition) -> bool {
+    condition.status == "True" && matches!(condition.type_.as_str(), "Complete" | "Failed")
 }
 
 /// Returns the message of the latest Warning about creating pods.

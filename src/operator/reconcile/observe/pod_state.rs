@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::{
     apps::v1::ReplicaSet,
-    core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+    core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition},
 };
 use kube::ResourceExt;
 
@@ -96,11 +96,16 @@ fn end_text(end: &ContainerStateTerminated) -> String {
 /// Parses a termination message. A pod may write anything there: a message that is no report is
 /// ignored, and texts are cut.
 fn read_report(message: &str) -> Option<MigrationReport> {
-    let mut report: MigrationReport = serde_json::from_str(message.trim()).ok()?;
+    serde_json::from_str(message.trim()).ok().map(bounded)
+}
+
+fn bounded(mut report: MigrationReport) -> MigrationReport {
     report.notes.truncate(NOTES_MAX);
-    report.notes = report.notes.into_iter().map(|note| cut(&note)).collect();
+    for note in &mut report.notes {
+        *note = cut(note);
+    }
     report.problem = report.problem.map(Problem::bounded);
-    Some(report)
+    report
 }
 
 /// Returns at most 256 bytes of a foreign text.
@@ -111,17 +116,26 @@ pub(crate) fn cut(text: &str) -> String {
 /// Returns why a pod does not run: not scheduled, no image, crashing. States that pass within
 /// seconds are no reason.
 fn waiting(pod: &Pod) -> Option<String> {
-    unscheduled(pod).or_else(|| waiting_container(pod))
+    let unscheduled = unscheduled(pod).map(scheduling_problem);
+    unscheduled.or_else(|| waiting_container(pod))
 }
 
-fn unscheduled(pod: &Pod) -> Option<String> {
+/// Returns the condition that reports a pod without a node.
+fn unscheduled(pod: &Pod) -> Option<&PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let unscheduled = conditions
+    conditions
         .iter()
-        .find(|one| one.type_ == "PodScheduled" && one.status == "False")?;
+        .find(|one| one.type_ == "PodScheduled" && one.status == "False")
+}
+
+fn scheduling_problem(unscheduled: &PodCondition) -> String {
     let reason = unscheduled.reason.as_deref().unwrap_or("Unschedulable");
-    let message = unscheduled.message.as_deref().unwrap_or_default();
-    Some(cut(&format!("{reason}: {message}")))
+    with_message(reason, unscheduled.message.as_deref())
+}
+
+/// Returns a reason with the message that explains it.
+fn with_message(reason: &str, message: Option<&str>) -> String {
+    cut(&format!("{reason}: {}", message.unwrap_or_default()))
 }
 
 /// Returns why the first container that waits does so; nothing if it waits for something that every
@@ -133,8 +147,7 @@ fn waiting_container(pod: &Pod) -> Option<String> {
     if matches!(reason, "ContainerCreating" | "PodInitializing") {
         return None;
     }
-    let message = waiting.message.as_deref().unwrap_or_default();
-    Some(cut(&format!("{reason}: {message}")))
+    Some(with_message(reason, waiting.message.as_deref()))
 }
 
 #[cfg(test)]

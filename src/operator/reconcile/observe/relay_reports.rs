@@ -45,7 +45,7 @@ enum ReportError {
     #[error("failed to read at most {BODY_BYTES_MAX} bytes")]
     Read(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the answer is not a report")]
-    Parse(#[source] serde_json::Error),
+    Parse(#[from] serde_json::Error),
 }
 
 /// Returns the reports of all pods with an address, in the order of their names.
@@ -74,21 +74,26 @@ async fn pod_report(pod: String, address: SocketAddr) -> PodReport {
 }
 
 async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
-    let answer = tokio::time::timeout(REPORT_TIMEOUT, request_report(address))
+    let report = report_in_time(address).await;
+    report
+        .inspect_err(|error| log_missing(pod, address, error))
+        .ok()
+        .map(bounded)
+}
+
+async fn report_in_time(address: SocketAddr) -> Result<RelayReport, ReportError> {
+    tokio::time::timeout(REPORT_TIMEOUT, request_report(address))
         .await
-        .unwrap_or(Err(ReportError::Timeout));
-    match answer {
-        Ok(report) => Some(bounded(report)),
-        Err(error) => {
-            tracing::debug!(
-                pod,
-                %address,
-                error = &error as &dyn std::error::Error,
-                "a relay did not report"
-            );
-            None
-        }
-    }
+        .unwrap_or(Err(ReportError::Timeout))
+}
+
+fn log_missing(pod: &str, address: SocketAddr, error: &ReportError) {
+    tracing::debug!(
+        pod,
+        %address,
+        error = error as &dyn std::error::Error,
+        "a relay did not report"
+    );
 }
 
 async fn request_report(address: SocketAddr) -> Result<RelayReport, ReportError> {
@@ -133,7 +138,7 @@ async fn read_body(body: Incoming) -> Result<RelayReport, ReportError> {
         .collect()
         .await
         .map_err(ReportError::Read)?;
-    serde_json::from_slice(&body.to_bytes()).map_err(ReportError::Parse)
+    Ok(serde_json::from_slice(&body.to_bytes())?)
 }
 
 fn bounded(mut report: RelayReport) -> RelayReport {

@@ -129,10 +129,12 @@ pub(crate) fn count_to_show(
 /// Returns whether the backlog changed by a tenth, from or to zero, or the time of its oldest row
 /// by half a minute.
 fn noticeable(before: &BacklogStatus, after: &BacklogStatus) -> bool {
-    let tenth = (before.rows.max(after.rows) / 10).unsigned_abs();
-    before.rows.abs_diff(after.rows) > tenth
-        || (before.rows == 0) != (after.rows == 0)
-        || oldest_moved(before, after)
+    rows_moved(before.rows, after.rows) || oldest_moved(before, after)
+}
+
+fn rows_moved(before: i64, after: i64) -> bool {
+    let tenth = (before.max(after) / 10).unsigned_abs();
+    before.abs_diff(after) > tenth || (before == 0) != (after == 0)
 }
 
 fn oldest_moved(before: &BacklogStatus, after: &BacklogStatus) -> bool {

@@ -122,18 +122,29 @@ fn is_replaced(desired: &Desired, job: &MigrationJob) -> bool {
 }
 
 fn unfinished(job: &MigrationJob, now: Timestamp) -> Migration {
-    let running = |waiting, until| Migration::Running {
+    match &job.pod {
+        Some(pod) => running(job, pod.waiting.clone(), None),
+        None => without_pod(job, now),
+    }
+}
+
+fn without_pod(job: &MigrationJob, now: Timestamp) -> Migration {
+    // The Job controller creates the pod some time after the Job; until then nothing is wrong.
+    if now.duration_since(job.created_at) < POD_GRACE {
+        return running(job, None, job.created_at.checked_add(POD_GRACE).ok());
+    }
+    refused(job)
+}
+
+fn running(job: &MigrationJob, waiting: Option<String>, until: Option<Timestamp>) -> Migration {
+    Migration::Running {
         attempt: job.attempt,
         waiting,
         until,
-    };
-    if let Some(pod) = &job.pod {
-        return running(pod.waiting.clone(), None);
     }
-    // The Job controller creates the pod some time after the Job; until then nothing is wrong.
-    if now.duration_since(job.created_at) < POD_GRACE {
-        return running(None, job.created_at.checked_add(POD_GRACE).ok());
-    }
+}
+
+fn refused(job: &MigrationJob) -> Migration {
     let no_reason = || "the Events of the Job give no reason".to_owned();
     Migration::Refused {
         cause: job.refusal.clone().unwrap_or_else(no_reason),

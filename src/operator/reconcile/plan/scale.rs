@@ -80,12 +80,16 @@ struct Step {
 }
 
 impl Step {
-    /// Records when all relays are available. Returns whether their rate is known by now: it is an
-    /// average over [`RATE_SPAN`].
-    fn is_measured(&mut self, inputs: &ScaleInputs, now: Timestamp) -> bool {
+    /// Records when all relays are available.
+    fn record_arrival(&mut self, inputs: &ScaleInputs, now: Timestamp) {
         if self.arrived_at.is_none() && inputs.available >= inputs.count {
             self.arrived_at = Some(now);
         }
+    }
+
+    /// Returns whether the rate of all relays is known by now: it is an average over
+    /// [`RATE_SPAN`].
+    fn is_measured(&self, now: Timestamp) -> bool {
         let has_rate = self
             .arrived_at
             .is_some_and(|at| now.duration_since(at) >= RATE_SPAN);
@@ -284,7 +288,8 @@ impl ScalingMemory {
     fn last_step(&mut self, inputs: &ScaleInputs, load: &Load, now: Timestamp) -> LastStep {
         let rate = load.published_per_second;
         if let Some(step) = &mut self.step {
-            if !step.is_measured(inputs, now) {
+            step.record_arrival(inputs, now);
+            if !step.is_measured(now) {
                 return LastStep::UnderWay;
             }
             let helped = is_more(rate, step.published_before);

@@ -3,9 +3,10 @@
 
 use crate::operator::reconcile::{
     build::Desired,
-    observe::{Observed, RelayDeployment},
+    observe::{Observed, RelayDeployment, WrittenFor},
     plan::{Migration, RelayPlan},
     upgrade_queue::{Change, Progress, Turn},
+    validate::ValidatedRelay,
 };
 
 /// Returns whether the next write of the Deployment is an upgrade.
@@ -15,22 +16,22 @@ use crate::operator::reconcile::{
 /// the same spec hash, and a version that knows more fields reads the same generation with other
 /// defaults.
 pub(crate) fn change(desired: &Desired, observed: &Observed) -> Change {
-    let Some(deployment) = &observed.deployment else {
-        return Change::BySpec;
-    };
-    if is_current(desired, deployment) {
-        return Change::BySpec;
+    match &observed.deployment {
+        Some(deployment) if is_upgrade(desired, deployment) => Change::Upgrade,
+        _ => Change::BySpec,
     }
-    let relay = &desired.relay;
-    match &deployment.written_for {
-        Some(written)
-            if written.generation != relay.identity.generation.to_string()
-                && written.spec_hash != relay.spec_hash =>
-        {
-            Change::BySpec
-        }
-        _ => Change::Upgrade,
-    }
+}
+
+/// Returns whether the Deployment gets another revision that no user asked for.
+fn is_upgrade(desired: &Desired, deployment: &RelayDeployment) -> bool {
+    let written = deployment.written_for.as_ref();
+    !is_current(desired, deployment)
+        && written.is_none_or(|written| !is_changed_by_user(&desired.relay, written))
+}
+
+fn is_changed_by_user(relay: &ValidatedRelay, written: &WrittenFor) -> bool {
+    written.generation != relay.identity.generation.to_string()
+        && written.spec_hash != relay.spec_hash
 }
 
 /// Returns whether the Deployment was last written with the current revision.
@@ -58,9 +59,7 @@ pub(crate) fn progress(
     if plan.turn != Turn::Go {
         return None;
     }
-    let deployment = observed.deployment.as_ref();
-    let stuck = deployment.is_some_and(|deployment| deployment.stuck);
-    if written == WriteResult::Refused || stuck || has_failed(&plan.migration) {
+    if written == WriteResult::Refused || observed.is_stuck() || has_failed(&plan.migration) {
         return Some(Progress::Failed);
     }
     if plan.migration.is_done() && has_arrived(plan, observed) {
@@ -78,11 +77,14 @@ fn has_failed(migration: &Migration) -> bool {
 
 /// Returns whether all relays have the current revision and are available.
 fn has_arrived(plan: &RelayPlan<'_>, observed: &Observed) -> bool {
+    are_available(plan, observed) && change(plan.desired, observed) == Change::BySpec
+}
+
+/// Returns whether all relays are of the Deployment's latest generation and available.
+fn are_available(plan: &RelayPlan<'_>, observed: &Observed) -> bool {
     let deployment = observed.deployment.as_ref();
-    let is_available = |deployment: &RelayDeployment| {
-        deployment.rolled_out() && deployment.available >= plan.replicas
-    };
-    deployment.is_some_and(is_available) && change(plan.desired, observed) == Change::BySpec
+    deployment
+        .is_some_and(|deployment| deployment.rolled_out() && deployment.available >= plan.replicas)
 }
 
 #[cfg(test)]

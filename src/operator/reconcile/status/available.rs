@@ -17,6 +17,9 @@ use crate::operator::{
 /// Why there should be no relay: a reason, and the part of the manifest that asks for it.
 pub(super) type ZeroCause = (Reason, &'static str);
 
+/// Why relays are missing: a reason, and a message.
+type Cause = (Reason, String);
+
 /// Finds condition `Available`.
 pub(super) fn available(inputs: &ConditionInputs<'_>) -> Finding {
     if let Some(zero) = zero_cause(&inputs.relay.replicas) {
@@ -95,20 +98,20 @@ pub(super) fn without_relays((reason, cause): ZeroCause, left: usize) -> Finding
 
 /// Returns why relays are missing: the problem that they report, else what keeps their pods from
 /// running.
-fn cause(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> (Reason, String) {
+fn cause(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> Cause {
     reported_problem(inputs)
         .or_else(|| refused_pods(deployment))
         .or_else(|| pending_pod(inputs))
         .unwrap_or_else(|| missing_without_cause(inputs, deployment))
 }
 
-fn reported_problem(inputs: &ConditionInputs<'_>) -> Option<(Reason, String)> {
+fn reported_problem(inputs: &ConditionInputs<'_>) -> Option<Cause> {
     let (pod, problem) = problems(inputs).find(|(_, problem)| stops_publishing(problem))?;
     let message = format!("Pod '{pod}': {}", sentence(&problem.message));
     Some((Reason::Problem(problem.class), message))
 }
 
-fn refused_pods(deployment: &RelayDeployment) -> Option<(Reason, String)> {
+fn refused_pods(deployment: &RelayDeployment) -> Option<Cause> {
     let refusal = sentence(deployment.refusal.as_ref()?);
     let message = format!(
         "The cluster refuses to create their pods: {refusal} Fix the cause; the cluster retries \
@@ -117,17 +120,14 @@ fn refused_pods(deployment: &RelayDeployment) -> Option<(Reason, String)> {
     Some((Reason::PodsRefused, message))
 }
 
-fn pending_pod(inputs: &ConditionInputs<'_>) -> Option<(Reason, String)> {
+fn pending_pod(inputs: &ConditionInputs<'_>) -> Option<Cause> {
     let mut pods = inputs.observed.pods.iter();
     let (pod, waiting) = pods.find_map(|pod| Some((&pod.name, pod.waiting.as_ref()?)))?;
     let message = format!("Pod '{pod}' does not run: {}", sentence(waiting));
     Some((Reason::PodsPending, message))
 }
 
-fn missing_without_cause(
-    inputs: &ConditionInputs<'_>,
-    deployment: &RelayDeployment,
-) -> (Reason, String) {
+fn missing_without_cause(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> Cause {
     if deployment.rolling && !deployment.stuck {
         return (Reason::RollingOut, "The others are starting.".to_owned());
     }

@@ -89,13 +89,11 @@ impl Finding {
         reason: Reason,
         message: impl Into<String>,
     ) -> Self {
-        let mut message = message.into();
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
         Self {
             type_,
             state,
             reason,
-            message,
+            message: truncated(message, MESSAGE_BYTES_MAX),
         }
     }
 
@@ -112,6 +110,13 @@ impl Finding {
     pub(crate) fn holds(&self) -> bool {
         self.state == State::True
     }
+}
+
+/// Returns the beginning of a text, whole characters of at most `bytes_max` bytes.
+pub(super) fn truncated(text: impl Into<String>, bytes_max: usize) -> String {
+    let mut text = text.into();
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
 }
 
 /// A condition of an earlier status.

@@ -8,7 +8,7 @@ use crate::operator::{
         plan::{Decision, Load, Migration, Plan, RelayPlan, Scale},
         status::{
             Outcome, StatusInputs,
-            conditions::{ConditionType, Finding, Previous, State, find},
+            conditions::{ConditionType, Finding, Previous, State, find, truncated},
             schema::sentence,
         },
     },
@@ -43,13 +43,15 @@ pub(crate) enum Severity {
 
 impl PendingEvent {
     fn new(severity: Severity, reason: Reason, note: impl Into<String>) -> Self {
-        let mut note = note.into();
-        note.truncate(note.floor_char_boundary(NOTE_BYTES_MAX));
         Self {
             severity,
             reason,
-            note,
+            note: truncated(note, NOTE_BYTES_MAX),
         }
+    }
+
+    fn warning(reason: Reason, note: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, reason, note)
     }
 }
 
@@ -124,8 +126,7 @@ fn new_ready_reason(before: Option<Previous<'_>>, ready: &Finding) -> Option<Pen
         Reason::PodMonitorUnavailable | Reason::UpgradesStopped
     );
     let is_new = before.is_none_or(|before| before.reason != Some(ready.reason));
-    (noteworthy && is_new)
-        .then(|| PendingEvent::new(Severity::Warning, ready.reason, &ready.message))
+    (noteworthy && is_new).then(|| PendingEvent::warning(ready.reason, &ready.message))
 }
 
 /// Returns the Events of what was done for a valid manifest.
@@ -184,14 +185,12 @@ fn replicas_reset(plan: &RelayPlan<'_>) -> Option<PendingEvent> {
     let Scale::SetBack { from, to } = plan.scale else {
         return None;
     };
-    let note = format!(
-        "Somebody changed the Deployment's replicas to {from}; the operator set them back to \
-         {to}. Scale the OutboxRelay instead."
-    );
-    Some(PendingEvent::new(
-        Severity::Warning,
+    Some(PendingEvent::warning(
         Reason::ReplicasReset,
-        note,
+        format!(
+            "Somebody changed the Deployment's replicas to {from}; the operator set them back to \
+             {to}. Scale the OutboxRelay instead."
+        ),
     ))
 }
 
@@ -203,9 +202,5 @@ fn plaintext(sides: &[&str]) -> Option<PendingEvent> {
         "tls.mode is disable in {}: passwords and payloads are readable on the network.",
         sides.join(" and ")
     );
-    Some(PendingEvent::new(
-        Severity::Warning,
-        Reason::PlaintextTraffic,
-        note,
-    ))
+    Some(PendingEvent::warning(Reason::PlaintextTraffic, note))
 }

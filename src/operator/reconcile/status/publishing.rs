@@ -9,7 +9,7 @@ use crate::{
         reconcile::status::{
             ConditionInputs,
             available::{ZeroCause, zero_cause_if_none_runs},
-            conditions::{ConditionType, Finding, State, find, repeat},
+            conditions::{ConditionType, Finding, State},
             schema::{problems, sentence},
         },
     },
@@ -25,11 +25,17 @@ pub(super) fn publishing(inputs: &ConditionInputs<'_>) -> Finding {
     if let Some(zero) = zero_cause_if_none_runs(inputs) {
         return stopped(zero);
     }
+    without_flapping(inputs)
+}
+
+/// Finds `Publishing` from the reports. A problem that has not lasted does not change it.
+fn without_flapping(inputs: &ConditionInputs<'_>) -> Finding {
     let found = reported(inputs);
-    let is_short = found.state == State::False && !lasts(inputs);
-    previously_true(inputs)
-        .filter(|_| is_short)
-        .unwrap_or(found)
+    if found.state == State::False && !lasts(inputs) {
+        previously_true(inputs).unwrap_or(found)
+    } else {
+        found
+    }
 }
 
 /// Finds `Publishing` where no relay runs.
@@ -44,12 +50,16 @@ fn finding(state: State, reason: Reason, message: String) -> Finding {
 /// Returns the previous finding if it was `True` for this generation, and relays have run for a
 /// while: a problem that a new manifest causes is reported at once.
 fn previously_true(inputs: &ConditionInputs<'_>) -> Option<Finding> {
-    let previous = &inputs.context.previous.conditions;
-    find(previous, ConditionType::Publishing)
-        .filter(|it| it.generation == Some(inputs.context.identity.generation))?;
-    find(previous, ConditionType::Available)
-        .filter(|it| it.state == State::True && is_lasting(inputs, it.since))?;
-    repeat(previous, ConditionType::Publishing, State::True)
+    let applies = inputs.is_current(ConditionType::Publishing) && have_run(inputs);
+    inputs
+        .repeat(ConditionType::Publishing, State::True)
+        .filter(|_| applies)
+}
+
+/// Returns whether relays have been available for a while.
+fn have_run(inputs: &ConditionInputs<'_>) -> bool {
+    let available = inputs.previous(ConditionType::Available);
+    available.is_some_and(|it| it.state == State::True && is_lasting(inputs, it.since))
 }
 
 fn is_lasting(inputs: &ConditionInputs<'_>, since: Timestamp) -> bool {
@@ -71,8 +81,7 @@ fn lasts(inputs: &ConditionInputs<'_>) -> bool {
 }
 
 fn reported(inputs: &ConditionInputs<'_>) -> Finding {
-    let mut reports = inputs.observed.reports.iter();
-    if reports.all(|one| one.report.is_none()) {
+    if !inputs.observed.has_reports() {
         let message = "No relay has reported.".to_owned();
         return finding(State::Unknown, Reason::NoReports, message);
     }

@@ -10,7 +10,7 @@ use crate::operator::{
         status::{
             ConditionInputs,
             available::{available, zero_cause},
-            conditions::{ConditionType, Finding, State, find},
+            conditions::{ConditionType, Finding, State},
             publishing::publishing,
             reports_current::reports_available,
             scaling::scaling_active,
@@ -31,7 +31,7 @@ impl ReadySet {
     /// Returns the set of a relay that makes no progress until a person changes something.
     fn stalled(reason: Reason, message: &str) -> Self {
         Self {
-            ready: Finding::new(ConditionType::Ready, State::False, reason, message),
+            ready: ready_as(State::False, reason, message),
             reconciling: Finding::new(ConditionType::Reconciling, State::False, reason, message),
             stalled: Finding::new(ConditionType::Stalled, State::True, reason, message),
         }
@@ -173,26 +173,21 @@ fn rolling_out(inputs: &ConditionInputs<'_>) -> ReadySet {
     } else {
         State::False
     };
-    let message = rollout_message(inputs);
-    ReadySet::reconciling(Finding::new(
-        ConditionType::Ready,
-        state,
-        Reason::RollingOut,
-        message,
-    ))
+    ReadySet::reconciling(ready_as(state, Reason::RollingOut, rollout_message(inputs)))
+}
+
+fn ready_as(state: State, reason: Reason, message: impl Into<String>) -> Finding {
+    Finding::new(ConditionType::Ready, state, reason, message)
 }
 
 fn was_ready(inputs: &ConditionInputs<'_>) -> bool {
-    let context = inputs.context;
-    let previous = find(&context.previous.conditions, ConditionType::Ready);
-    previous.is_some_and(|previous| {
-        previous.state == State::True && previous.generation == Some(context.identity.generation)
-    })
+    let previous = inputs.previous(ConditionType::Ready);
+    let was_true = previous.is_some_and(|previous| previous.state == State::True);
+    was_true && inputs.is_current(ConditionType::Ready)
 }
 
 fn rollout_message(inputs: &ConditionInputs<'_>) -> String {
-    let deployment = inputs.observed.deployment.as_ref();
-    if deployment.is_some_and(|deployment| deployment.stuck) {
+    if inputs.observed.is_stuck() {
         let name = inputs.context.identity.relay_name();
         format!(
             "New relays have not become ready for ten minutes; the old ones continue to run. Run \
@@ -217,7 +212,7 @@ fn ready(inputs: &ConditionInputs<'_>, parts: &Components) -> Finding {
         return available.as_type(ConditionType::Ready, State::True);
     }
     let (reason, message) = all_available(inputs);
-    Finding::new(ConditionType::Ready, State::True, reason, message)
+    ready_as(State::True, reason, message)
 }
 
 /// Returns the reason of a relay that publishes with all of its replicas.
@@ -257,14 +252,20 @@ fn not_applied(error: &ApplyError) -> ReadySet {
     match error {
         ApplyError::NameConflict(objects) => name_conflict(objects),
         ApplyError::FormerChildren(objects) => former_children(objects),
-        error => match error.call().and_then(CallError::invalid_object) {
-            Some(answer) => ReadySet::stalled(
-                Reason::ChildRefused,
-                &format!("{error}: {answer} Correct the manifest."),
-            ),
-            None => retried(Reason::ApiRequestFailed, retry_message(error)),
-        },
+        error => request_failed(error),
     }
+}
+
+fn request_failed(error: &ApplyError) -> ReadySet {
+    match error.call().and_then(CallError::invalid_object) {
+        Some(answer) => child_refused(error, answer),
+        None => retried(Reason::ApiRequestFailed, retry_message(error)),
+    }
+}
+
+fn child_refused(error: &ApplyError, answer: &str) -> ReadySet {
+    let message = format!("{error}: {answer} Correct the manifest.");
+    ReadySet::stalled(Reason::ChildRefused, &message)
 }
 
 fn name_conflict(objects: &str) -> ReadySet {
@@ -286,12 +287,7 @@ fn former_children(objects: &str) -> ReadySet {
 
 /// Returns the set of a relay that is not ready until a retry succeeds.
 fn retried(reason: Reason, message: String) -> ReadySet {
-    ReadySet::reconciling(Finding::new(
-        ConditionType::Ready,
-        State::False,
-        reason,
-        message,
-    ))
+    ReadySet::reconciling(ready_as(State::False, reason, message))
 }
 
 /// Returns the message of an error that is retried.

@@ -4,6 +4,7 @@
 use crate::operator::{
     reason::Reason,
     reconcile::{
+        observe::Observed,
         plan::load,
         status::{
             ConditionInputs,
@@ -15,15 +16,22 @@ use crate::operator::{
 
 /// Finds condition `ReportsAvailable`.
 pub(super) fn reports_available(inputs: &ConditionInputs<'_>) -> Finding {
-    if let Some((reason, _)) = zero_cause_if_none_runs(inputs) {
-        return no_relay_runs(reason);
+    match zero_cause_if_none_runs(inputs) {
+        Some((reason, _)) => no_relay_runs(reason),
+        None => while_relays_run(inputs.observed),
     }
-    let reports = &inputs.observed.reports;
-    if load::total(reports).is_some() {
+}
+
+fn while_relays_run(observed: &Observed) -> Finding {
+    if load::total(&observed.reports).is_some() {
         let message = "Relays report for all lanes.";
         return finding(State::True, Reason::ReportsComplete, message);
     }
-    if reports.iter().all(|one| one.report.is_none()) {
+    reports_missing(observed)
+}
+
+fn reports_missing(observed: &Observed) -> Finding {
+    if !observed.has_reports() {
         let message = "No relay has reported. If this persists, check whether a NetworkPolicy \
                        keeps the operator from port 9090 of the relays.";
         return finding(State::False, Reason::NoReports, message);

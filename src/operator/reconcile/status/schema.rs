@@ -11,7 +11,7 @@ use crate::{
             plan::{Failure, Migration},
             status::{
                 ConditionInputs,
-                conditions::{ConditionType, Finding, State, find, repeat},
+                conditions::{ConditionType, Finding, Previous, State},
             },
         },
     },
@@ -68,6 +68,10 @@ fn next_attempt(failed_attempt: u32, again_at: Timestamp) -> String {
     )
 }
 
+fn ready(reason: Reason, message: impl Into<String>) -> Finding {
+    Finding::new(ConditionType::SchemaReady, State::True, reason, message)
+}
+
 fn not_ready(reason: Reason, message: impl Into<String>) -> Finding {
     Finding::new(ConditionType::SchemaReady, State::False, reason, message)
 }
@@ -76,18 +80,22 @@ fn not_ready(reason: Reason, message: impl Into<String>) -> Finding {
 /// the reason of that.
 fn running(inputs: &ConditionInputs<'_>, attempt: u32, job: &str) -> Finding {
     if attempt <= 1 {
-        let message = format!("The migration is running (Job '{job}').");
-        return not_ready(Reason::MigrationRunning, message);
+        return under_way(format!("The migration is running (Job '{job}')."));
     }
-    let previous = repeat(
-        &inputs.context.previous.conditions,
-        ConditionType::SchemaReady,
-        State::False,
-    );
+    retrying(inputs, attempt, job)
+}
+
+fn retrying(inputs: &ConditionInputs<'_>, attempt: u32, job: &str) -> Finding {
+    let previous = inputs.repeat(ConditionType::SchemaReady, State::False);
     previous.unwrap_or_else(|| {
-        let message = format!("Attempt {attempt} of the migration is running (Job '{job}').");
-        not_ready(Reason::MigrationRunning, message)
+        under_way(format!(
+            "Attempt {attempt} of the migration is running (Job '{job}')."
+        ))
     })
+}
+
+fn under_way(message: String) -> Finding {
+    not_ready(Reason::MigrationRunning, message)
 }
 
 fn failed(failure: &Failure, job: &str, again: &str) -> Finding {
@@ -108,31 +116,30 @@ fn failed(failure: &Failure, job: &str, again: &str) -> Finding {
 
 /// Finds the schema as it was before, while the relay waits for its upgrade.
 fn previous_finding(inputs: &ConditionInputs<'_>) -> Finding {
-    let conditions = &inputs.context.previous.conditions;
-    let previous = find(conditions, ConditionType::SchemaReady)
-        .filter(|previous| previous.state != State::Unknown);
-    let (state, reason, message) = match previous {
-        Some(previous) => (previous.state, previous.reason, previous.message),
-        None => {
-            let message = "The relay waits for its upgrade; its schema is not changed before that.";
-            (State::True, None, message)
-        }
-    };
+    match inputs.previous(ConditionType::SchemaReady) {
+        Some(previous) if previous.state != State::Unknown => unchanged(&previous),
+        _ => before_upgrade(),
+    }
+}
+
+fn before_upgrade() -> Finding {
+    let message = "The relay waits for its upgrade; its schema is not changed before that.";
+    ready(Reason::UpgradeQueued, message)
+}
+
+fn unchanged(previous: &Previous<'_>) -> Finding {
     Finding {
         type_: ConditionType::SchemaReady,
-        state,
-        reason: reason.unwrap_or(Reason::UpgradeQueued),
-        message: message.to_owned(),
+        state: previous.state,
+        reason: previous.reason.unwrap_or(Reason::UpgradeQueued),
+        message: previous.message.to_owned(),
     }
 }
 
 /// Finds the schema ready unless a relay reports otherwise. Relays see the schema as it is now; the
 /// Job saw it when it ended.
 fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
-    reported_by_relay(inputs).unwrap_or_else(|| {
-        let (reason, message) = migrated(&inputs.plan.migration);
-        Finding::new(ConditionType::SchemaReady, State::True, reason, message)
-    })
+    reported_by_relay(inputs).unwrap_or_else(|| migrated(&inputs.plan.migration))
 }
 
 fn reported_by_relay(inputs: &ConditionInputs<'_>) -> Option<Finding> {
@@ -149,41 +156,52 @@ fn reported_by_relay(inputs: &ConditionInputs<'_>) -> Option<Finding> {
     Some(not_ready(Reason::Problem(problem.class), message))
 }
 
-/// Returns the reason and the message of a migration that is done.
-fn migrated(migration: &Migration) -> (Reason, String) {
+/// Finds the schema ready because its migration is done.
+fn migrated(migration: &Migration) -> Finding {
     match migration {
-        Migration::Succeeded {
-            schema_version: Some(level),
-            ..
-        } => (
-            Reason::MigrationSucceeded,
-            format!("The schema is at level {level}."),
-        ),
-        Migration::Succeeded { .. } => (
-            Reason::MigrationSucceeded,
-            "The migration succeeded.".to_owned(),
-        ),
+        Migration::Succeeded { schema_version, .. } => succeeded(*schema_version),
         _ => {
             let message = "spec.migration.policy is Never: the operator does not change the \
                            schema. Relays check it when they start.";
-            (Reason::MigrationOff, message.to_owned())
+            ready(Reason::MigrationOff, message)
         }
     }
+}
+
+fn succeeded(level: Option<i64>) -> Finding {
+    let message = match level {
+        Some(level) => format!("The schema is at level {level}."),
+        None => "The migration succeeded.".to_owned(),
+    };
+    ready(Reason::MigrationSucceeded, message)
 }
 
 /// Finds condition `SecretsResolved`. The operator reads no Secret, so the finding depends on
 /// reports of the migration and the relays.
 pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
     if let Some((source, problem)) = problem_with_secrets(inputs) {
-        let message = format!("Reported by {source}: {}", sentence(&problem.message));
-        return secrets(State::False, Reason::Problem(problem.class), message);
+        return unresolved(&source, problem);
     }
     if secrets_were_read(inputs) {
-        let message = "Every referenced Secret and ConfigMap was read.";
-        return secrets(State::True, Reason::SecretsRead, message);
+        return resolved();
     }
-    let previous = &inputs.context.previous.conditions;
-    repeat(previous, ConditionType::SecretsResolved, State::False).unwrap_or_else(|| {
+    not_checked(inputs)
+}
+
+fn unresolved(source: &str, problem: &Problem) -> Finding {
+    let message = format!("Reported by {source}: {}", sentence(&problem.message));
+    secrets(State::False, Reason::Problem(problem.class), message)
+}
+
+fn resolved() -> Finding {
+    let message = "Every referenced Secret and ConfigMap was read.";
+    secrets(State::True, Reason::SecretsRead, message)
+}
+
+/// Finds what is known before any report: a problem stays until a report shows its end.
+fn not_checked(inputs: &ConditionInputs<'_>) -> Finding {
+    let previous = inputs.repeat(ConditionType::SecretsResolved, State::False);
+    previous.unwrap_or_else(|| {
         let message = "No migration or relay has reported yet.";
         secrets(State::Unknown, Reason::NotChecked, message)
     })
@@ -202,10 +220,9 @@ fn problem_with_secrets<'a>(inputs: &ConditionInputs<'a>) -> Option<(String, &'a
 /// problem with them.
 fn secrets_were_read(inputs: &ConditionInputs<'_>) -> bool {
     let migration = &inputs.plan.migration;
-    let mut reports = inputs.observed.reports.iter();
     matches!(migration, Migration::Succeeded { .. })
         || migration_problem(migration).is_some()
-        || reports.any(|one| one.report.is_some())
+        || inputs.observed.has_reports()
 }
 
 fn migration_problem(migration: &Migration) -> Option<&Problem> {
@@ -236,16 +253,15 @@ pub(super) fn problems<'a>(
 
 /// Returns a text with a capital letter at its start and a full stop at its end.
 pub(super) fn sentence(text: &str) -> String {
-    let text = text.trim();
-    let mut letters = text.chars();
-    let mut sentence: String = letters
-        .next()
-        .into_iter()
-        .flat_map(char::to_uppercase)
-        .chain(letters)
-        .collect();
+    let mut sentence = capitalized(text.trim());
     if !sentence.ends_with(['.', '!', '?']) {
         sentence.push('.');
     }
     sentence
+}
+
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters).collect()
 }

@@ -1,7 +1,8 @@
     begin
       select @expression@ into @variable@
       from (select @row@.*) as r
-      @lateral@;
+      @lateral@
+      where true or exists (select from @table@);
     exception
       when data_exception or integrity_constraint_violation or syntax_error_or_access_rule_violation or plpgsql_error then
         @variable@ := null;

@@ -41,9 +41,23 @@ pub(crate) struct ProbeGroup {
 impl ProbeGroup {
     /// Drops rows for which `is_unwanted` holds. Returns whether there were any.
     fn drop_rows(&mut self, is_unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool) -> bool {
-        let before = self.rows.len();
-        self.rows.retain(|row| !is_unwanted(self.topic, row));
-        self.rows.len() < before
+        let dropped = self.rows.extract_if(.., |row| is_unwanted(self.topic, row));
+        dropped.count() > 0
+    }
+
+    fn has_several_rows(&self) -> bool {
+        self.rows.len() > 1
+    }
+
+    /// Size of the batch that the rows were sent in.
+    fn bytes(&self) -> usize {
+        self.rows.iter().map(OutboxRow::bytes).sum()
+    }
+
+    /// Splits the later half of the rows off.
+    fn split_off_half(&mut self) -> Self {
+        let later = self.rows.split_off(self.rows.len() / 2);
+        self.with(later)
     }
 
     fn has_key(&self, key: &str) -> bool {
@@ -68,6 +82,21 @@ struct RejectedBatch {
 }
 
 impl RejectedBatch {
+    /// A batch whose size is not known to be too large.
+    fn new(topic: TopicIndex) -> Self {
+        Self {
+            topic,
+            too_large_bytes: None,
+            size_is_cleared: false,
+        }
+    }
+
+    /// Remembers the size of a batch that was rejected as too large, if it is the smallest yet.
+    fn on_too_large(&mut self, bytes: usize) {
+        let smallest = self.too_large_bytes.map_or(bytes, |known| known.min(bytes));
+        self.too_large_bytes = Some(smallest);
+    }
+
     /// The result of a batch without a row left to probe, if its size was why it was rejected.
     fn too_large(self) -> Option<ProbeResult> {
         let bytes = self.too_large_bytes.filter(|_| !self.size_is_cleared)?;
@@ -119,6 +148,24 @@ struct Probe {
 }
 
 impl Probe {
+    /// Rows that were just sent, in these slots.
+    fn new(group: ProbeGroup, slots: &[Slot]) -> Self {
+        Self {
+            slots: slots.iter().copied().zip(0..).collect(),
+            outcomes: vec![None; group.rows.len()],
+            group,
+        }
+    }
+
+    /// Rows whose delivery reports are still to come.
+    fn open_rows(&self) -> impl Iterator<Item = &OutboxRow> {
+        self.group
+            .rows
+            .iter()
+            .zip(&self.outcomes)
+            .filter_map(|(row, outcome)| outcome.is_none().then_some(row))
+    }
+
     /// Index of the row in a slot whose delivery report is still to come.
     fn open_row(&self, slot: Slot) -> Option<usize> {
         let at = *self.slots.get(&slot)?;
@@ -187,11 +234,13 @@ impl Bisect {
 
     /// Rows that the probe producer has, and whose delivery reports are still to come.
     pub(crate) fn probed_rows(&self) -> impl Iterator<Item = &OutboxRow> {
-        self.under_way.values().flat_map(|probe| {
-            let rows = probe.group.rows.iter().zip(&probe.outcomes);
-            rows.filter(|(_, outcome)| outcome.is_none())
-                .map(|(row, _)| row)
-        })
+        self.under_way.values().flat_map(Probe::open_rows)
+    }
+
+    /// Groups that are probed or wait for it.
+    fn groups(&self) -> impl Iterator<Item = &ProbeGroup> {
+        let probed = self.under_way.values().map(|probe| &probe.group);
+        self.queue.iter().chain(probed)
     }
 
     /// Number of rows of a topic that wait for their probe.
@@ -217,26 +266,22 @@ impl Bisect {
         if rows.is_empty() {
             return;
         }
-        let purpose = self.new_batch(topic);
-        if let Some(class) = class {
-            self.note_size(purpose, class, &rows);
-        }
-        self.queue.push_back(ProbeGroup {
+        let group = ProbeGroup {
             topic,
             rows,
-            purpose,
+            purpose: self.new_batch(topic),
             attempts: u32::from(class.is_some()),
-        });
+        };
+        if let Some(class) = class {
+            self.note_size(&group, class);
+        }
+        self.queue.push_back(group);
     }
 
     fn new_batch(&mut self, topic: TopicIndex) -> Purpose {
         self.last_batch += 1;
-        let batch = RejectedBatch {
-            topic,
-            too_large_bytes: None,
-            size_is_cleared: false,
-        };
-        self.batches.insert(self.last_batch, batch);
+        self.batches
+            .insert(self.last_batch, RejectedBatch::new(topic));
         Purpose::Batch(self.last_batch)
     }
 
@@ -264,17 +309,8 @@ impl Bisect {
 
     /// Records that the rows of a group are in flight, in these slots.
     pub(crate) fn on_sent(&mut self, group: ProbeGroup, slots: &[Slot]) {
-        let outcomes = vec![None; group.rows.len()];
-        let mut by_slot = BTreeMap::new();
-        for (at, slot) in slots.iter().enumerate() {
-            by_slot.insert(*slot, at);
-        }
-        let probe = Probe {
-            group,
-            slots: by_slot,
-            outcomes,
-        };
-        self.under_way.insert(probe.group.topic, probe);
+        let topic = group.topic;
+        self.under_way.insert(topic, Probe::new(group, slots));
     }
 
     /// Puts rows back for which there was no room.
@@ -286,18 +322,14 @@ impl Bisect {
     /// which is not.
     #[must_use]
     pub(crate) fn is_probed(&self, slot: Slot) -> bool {
-        self.under_way
-            .values()
-            .any(|probe| probe.open_row(slot).is_some())
+        self.find_open_row(slot).is_some()
     }
 
     /// Whether a row of this key is probed, or waits for it.
     #[must_use]
     pub(crate) fn has_key(&self, topic: TopicIndex, key: &str) -> bool {
-        let mut waiting = self.queue.iter().filter(|group| group.topic == topic);
-        let probed = self.under_way.get(&topic);
-        waiting.any(|group| group.has_key(key))
-            || probed.is_some_and(|probe| probe.group.has_key(key))
+        let mut groups = self.groups().filter(|group| group.topic == topic);
+        groups.any(|group| group.has_key(key))
     }
 
     /// Drops waiting rows for which `is_unwanted` holds. Returns the topics whose row was to show
@@ -327,17 +359,32 @@ impl Bisect {
         slot: Slot,
         outcome: ProbeOutcome,
     ) -> Option<Vec<ProbeResult>> {
-        let (topic, at) = self
-            .under_way
-            .iter()
-            .find_map(|(topic, probe)| Some((*topic, probe.open_row(slot)?)))?;
-        let probe = self.under_way.get_mut(&topic)?;
-        probe.outcomes[at] = Some(outcome);
-        if !probe.is_complete() {
-            return None;
-        }
-        let probe = self.under_way.remove(&topic)?;
+        let topic = self.record_outcome(slot, outcome)?;
+        let probe = self.take_complete_probe(topic)?;
         Some(self.conclude(probe))
+    }
+
+    /// Records the outcome of the record in a slot. Returns its topic; `None` for a slot that is
+    /// not probed.
+    fn record_outcome(&mut self, slot: Slot, outcome: ProbeOutcome) -> Option<TopicIndex> {
+        let (topic, at) = self.find_open_row(slot)?;
+        self.under_way.get_mut(&topic)?.outcomes[at] = Some(outcome);
+        Some(topic)
+    }
+
+    /// Topic of the probed row in a slot, and the row's index in its group.
+    fn find_open_row(&self, slot: Slot) -> Option<(TopicIndex, usize)> {
+        let mut probes = self.under_way.iter();
+        probes.find_map(|(topic, probe)| Some((*topic, probe.open_row(slot)?)))
+    }
+
+    /// Takes the probe of a topic, if all of its records have ended.
+    fn take_complete_probe(&mut self, topic: TopicIndex) -> Option<Probe> {
+        if self.under_way.get(&topic)?.is_complete() {
+            self.under_way.remove(&topic)
+        } else {
+            None
+        }
     }
 
     /// What a complete probe showed. Rows that were rejected together are halved, and probed next.
@@ -373,21 +420,31 @@ impl Bisect {
     }
 
     /// Halves rows that were rejected together; a row that was sent alone is at fault.
-    fn bisect(&mut self, mut rejected: ProbeGroup, class: ProblemClass) -> Option<ProbeResult> {
-        self.note_size(rejected.purpose, class, &rejected.rows);
-        if rejected.rows.len() > 1 {
-            let second = rejected.rows.split_off(rejected.rows.len() / 2);
-            self.probe_next(rejected.with(second));
-            self.probe_next(rejected);
+    fn bisect(&mut self, rejected: ProbeGroup, class: ProblemClass) -> Option<ProbeResult> {
+        self.note_size(&rejected, class);
+        if rejected.has_several_rows() {
+            self.probe_halves(rejected);
             return None;
         }
-        let row = rejected.rows.pop()?;
-        clear_size(&mut self.batches, rejected.purpose);
+        self.end_bisection(rejected, class)
+    }
+
+    /// Puts both halves of a group in front of the queue, in their order.
+    fn probe_halves(&mut self, mut group: ProbeGroup) {
+        let later = group.split_off_half();
+        self.probe_next(later);
+        self.probe_next(group);
+    }
+
+    /// The result of a row that was rejected although it was sent alone; `None` without a row.
+    fn end_bisection(&mut self, mut alone: ProbeGroup, class: ProblemClass) -> Option<ProbeResult> {
+        let row = alone.rows.pop()?;
+        clear_size(&mut self.batches, alone.purpose);
         Some(ProbeResult::RowRejected {
-            topic: rejected.topic,
+            topic: alone.topic,
             row: Box::new(row),
             class,
-            attempts: rejected.attempts,
+            attempts: alone.attempts,
         })
     }
 
@@ -398,19 +455,12 @@ impl Bisect {
         self.batches.retain(|_, batch| batch.topic != topic);
     }
 
-    /// Remembers the size of a batch that was rejected as too large, if it is the smallest yet.
-    fn note_size(&mut self, purpose: Purpose, class: ProblemClass, rows: &[OutboxRow]) {
-        if class != ProblemClass::RecordTooLarge || rows.is_empty() {
-            return;
-        }
-        if let Purpose::Batch(number) = purpose
-            && let Some(batch) = self.batches.get_mut(&number)
+    /// Remembers the size of a group if `class` shows that it was too large for one batch.
+    fn note_size(&mut self, group: &ProbeGroup, class: ProblemClass) {
+        if class == ProblemClass::RecordTooLarge
+            && let Some(batch) = batch_of(&mut self.batches, group.purpose)
         {
-            let bytes: usize = rows.iter().map(OutboxRow::bytes).sum();
-            let smallest = batch
-                .too_large_bytes
-                .map_or(bytes, |known| known.min(bytes));
-            batch.too_large_bytes = Some(smallest);
+            batch.on_too_large(group.bytes());
         }
     }
 
@@ -423,22 +473,39 @@ impl Bisect {
     /// Removes batches without a row left to probe. A batch that was rejected as too large although
     /// none of its rows is was itself too large.
     fn close_batches(&mut self) -> Vec<ProbeResult> {
-        let (queue, under_way) = (&self.queue, &self.under_way);
-        let groups = || {
-            let probed = under_way.values().map(|probe| &probe.group);
-            queue.iter().chain(probed)
-        };
-        let is_open = |number| groups().any(|group| group.purpose == Purpose::Batch(number));
-        let closed = self.batches.extract_if(.., |number, _| !is_open(*number));
-        closed.filter_map(|(_, batch)| batch.too_large()).collect()
+        self.batches_to_close()
+            .iter()
+            .filter_map(|number| self.batches.remove(number)?.too_large())
+            .collect()
+    }
+
+    /// Batches without a row left to probe.
+    fn batches_to_close(&self) -> Vec<BatchNumber> {
+        let numbers = self.batches.keys().copied();
+        numbers.filter(|number| !self.is_open(*number)).collect()
+    }
+
+    /// Whether a row of a batch is probed or waits for it.
+    fn is_open(&self, number: BatchNumber) -> bool {
+        self.groups()
+            .any(|group| group.purpose == Purpose::Batch(number))
+    }
+}
+
+/// The batch that rows are probed for; `None` for a row that shows whether its topic takes records.
+fn batch_of(
+    batches: &mut BTreeMap<BatchNumber, RejectedBatch>,
+    purpose: Purpose,
+) -> Option<&mut RejectedBatch> {
+    match purpose {
+        Purpose::Batch(number) => batches.get_mut(&number),
+        Purpose::Topic => None,
     }
 }
 
 /// Records that the size of a batch need not be why it was rejected.
 fn clear_size(batches: &mut BTreeMap<BatchNumber, RejectedBatch>, purpose: Purpose) {
-    if let Purpose::Batch(number) = purpose
-        && let Some(batch) = batches.get_mut(&number)
-    {
+    if let Some(batch) = batch_of(batches, purpose) {
         batch.size_is_cleared = true;
     }
 }

@@ -1,7 +1,7 @@
 //! Which rows are under suspicion: those of a rejected batch, or the lowest one of a topic that
 //! failed. They are looked up by identity. Pure.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
 use crate::{
     outbox::OutboxRow,
@@ -10,7 +10,7 @@ use crate::{
         excluded::Excluded,
         ids::TopicIndex,
         in_flight::ReturnedRow,
-        isolation::{CandidateRows, Lookup, LookupPurpose, PausedKey},
+        isolation::{Lookup, LookupPurpose, PausedKey},
     },
     report::ProblemClass,
 };
@@ -23,13 +23,9 @@ impl Core {
         class: ProblemClass,
         now: Instant,
     ) {
-        let (row, topic) = (returned.row, returned.topic);
-        self.exclude_topic(topic);
-        let head = self.isolation.heads.entry(topic).or_insert(row);
-        if row.id < head.id {
-            *head = row;
-        }
-        self.topics.on_failed(topic, class, now);
+        self.exclude_topic(returned.topic);
+        self.isolation.note_head(returned);
+        self.topics.on_failed(returned.topic, class, now);
     }
 
     /// Probes a topic whose pause is over with the lowest row that failed, so that a rejection
@@ -41,16 +37,11 @@ impl Core {
         now: Instant,
     ) {
         let Some(head) = self.isolation.heads.remove(&topic) else {
-            self.topics[topic].activate();
-            return self.resume_topic(topic, now);
+            return self.activate_topic(topic, now);
         };
         self.topics[topic].probe(class);
-        self.isolation.lookups.push_back(Lookup {
-            topic,
-            class,
-            purpose: LookupPurpose::ProbeTopic,
-            rows: vec![head],
-        });
+        let lookup = Lookup::head(topic, class, head);
+        self.isolation.lookups.push_back(lookup);
     }
 
     /// Adds a row of a rejected batch, and pauses its topic.
@@ -62,12 +53,7 @@ impl Core {
         let topic = returned.topic;
         self.exclude_topic(topic);
         self.topics[topic].isolate();
-        let candidates = self.isolation.candidates.entry(topic);
-        let candidates = candidates.or_insert_with(|| CandidateRows {
-            class,
-            rows: BTreeSet::new(),
-        });
-        candidates.rows.insert(returned.row);
+        self.isolation.add_candidate(returned, class);
     }
 
     /// The next rows to look up; those of a rejected batch once no row of their topic is with a
@@ -78,15 +64,14 @@ impl Core {
     }
 
     fn next_candidates(&mut self) -> Option<Lookup> {
+        let topic = self.drained_topic_with_candidates()?;
+        let candidates = self.isolation.candidates.remove(&topic)?;
+        Some(Lookup::candidates(topic, candidates))
+    }
+
+    fn drained_topic_with_candidates(&self) -> Option<TopicIndex> {
         let mut topics = self.isolation.candidates.keys().copied();
-        let topic = topics.find(|topic| self.topics[*topic].is_drained())?;
-        let CandidateRows { class, rows } = self.isolation.candidates.remove(&topic)?;
-        Some(Lookup {
-            topic,
-            class,
-            purpose: LookupPurpose::Candidates,
-            rows: rows.into_iter().collect(),
-        })
+        topics.find(|topic| self.topics[*topic].is_drained())
     }
 
     /// Records that a look-up failed: it is done again.
@@ -131,12 +116,17 @@ impl Core {
     /// in one lane, so their order is kept.
     fn pause_candidates(&mut self, topic: TopicIndex, class: ProblemClass, rows: Vec<OutboxRow>) {
         for row in &rows {
-            let paused = PausedKey::probing(row.lane);
-            let key = self.isolation.pause_key(topic, row.key(), paused);
-            self.exclude(row.lane, Excluded::Key(topic, key), row.id.before());
+            self.pause_candidate(topic, row);
         }
         self.isolation
             .bisect
             .add_candidates(topic, Some(class), rows);
+    }
+
+    /// Pauses the key of a candidate.
+    fn pause_candidate(&mut self, topic: TopicIndex, row: &OutboxRow) {
+        let paused = PausedKey::probing(row.lane);
+        let key = self.isolation.pause_key(topic, row.key(), paused);
+        self.exclude_from(row, Excluded::Key(topic, key));
     }
 }

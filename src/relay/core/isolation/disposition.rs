@@ -14,6 +14,7 @@ use crate::{
         ids::TopicIndex,
         isolation::{Disposition, KeyPause, PausedKey, RejectedRow, remove_keys},
         lane_share::LANES,
+        owned_lanes::OwnedLane,
     },
     report::ProblemClass,
 };
@@ -39,11 +40,7 @@ impl Core {
             head: Some(identity),
         };
         let key = self.isolation.pause_key(topic, row.key(), paused);
-        self.exclude(
-            row.lane,
-            Excluded::Key(topic, Arc::clone(&key)),
-            row.id.before(),
-        );
+        self.exclude_from(row, Excluded::Key(topic, Arc::clone(&key)));
         self.drop_probes_of_key(topic, &key, now);
         self.isolation.rejected.push_back(RejectedRow {
             row: identity,
@@ -59,17 +56,14 @@ impl Core {
     fn drop_probes_of_key(&mut self, topic: TopicIndex, key: &str, now: Instant) {
         // Later rows of the key are read again once the disposition is done. Until then another
         // relay may become the owner of the lane and decide otherwise.
-        let dropped = self
-            .isolation
-            .bisect
-            .drop_candidates(|of, row| of == topic && row.key() == key);
-        self.give_up_topic_probes(&dropped, now);
+        self.drop_probes(|of, row| of == topic && row.key() == key, now);
     }
 
-    /// Ends the probes of topics whose row was dropped before it was sent.
-    fn give_up_topic_probes(&mut self, topics: &[TopicIndex], now: Instant) {
-        for topic in topics {
-            self.on_topic_accepted(*topic, now);
+    /// Drops candidates for which `is_unwanted` holds, and ends the probes of topics whose row was
+    /// dropped before it was sent.
+    fn drop_probes(&mut self, is_unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool, now: Instant) {
+        for topic in self.isolation.bisect.drop_candidates(is_unwanted) {
+            self.on_topic_accepted(topic, now);
         }
     }
 
@@ -86,19 +80,11 @@ impl Core {
 
     /// Records that the database has stored the disposition.
     pub fn on_disposition_done(&mut self, rejected: &RejectedRow, now: Instant) {
-        let (topic, key, lane) = (rejected.topic, &rejected.key, rejected.row.lane);
-        if !self.is_kept(lane) {
+        if !self.is_kept(rejected.row.lane) {
             return;
         }
         match rejected.disposition {
-            Disposition::ParkKey => {
-                let paused = PausedKey {
-                    lane,
-                    pause: KeyPause::Parked { since: now },
-                    head: Some(rejected.row),
-                };
-                self.isolation.pause_key(topic, key, paused);
-            }
+            Disposition::ParkKey => self.isolation.on_row_parked(rejected, now),
             Disposition::DeadLetter => self.on_dead_lettered(rejected, now),
         }
     }
@@ -181,11 +167,7 @@ impl Core {
             return;
         }
         let position = self.taken_up_to(lane, owned);
-        let paused = PausedKey {
-            lane,
-            pause: KeyPause::Parked { since: asked },
-            head: head_of(parked),
-        };
+        let paused = PausedKey::parked(lane, asked, head_of(parked));
         let key = self.isolation.pause_key(topic, key, paused);
         self.exclude(lane, Excluded::Key(topic, key), position);
     }
@@ -212,15 +194,14 @@ impl Core {
 
     /// Drops candidates of lanes that are leaving or were lost.
     pub(in crate::relay::core) fn drop_probes_of_leaving_lanes(&mut self, now: Instant) {
-        let mut is_kept = [false; LANES];
-        for lane in Lane::all() {
-            is_kept[lane.index()] = self.is_kept(lane);
-        }
-        let dropped = self
-            .isolation
-            .bisect
-            .drop_candidates(|_, row| !is_kept[row.lane.index()]);
-        self.give_up_topic_probes(&dropped, now);
+        let is_kept = self.kept_by_number();
+        self.drop_probes(|_, row| !is_kept[row.lane.index()], now);
+    }
+
+    /// Whether each lane is owned and kept, by its number.
+    fn kept_by_number(&self) -> [bool; LANES] {
+        let is_kept = |lane: &Option<OwnedLane>| lane.as_ref().is_some_and(OwnedLane::is_kept);
+        self.lanes.each_ref().map(is_kept)
     }
 
     /// Forgets paused keys and rejected rows of lanes that are not owned: their new owner decides.

@@ -92,6 +92,15 @@ impl Core {
         outcome: Outcome,
         now: Instant,
     ) {
+        self.end_probed_row(slot, outcome, now);
+        // Before its last report is in, a probe ends no pause.
+        if let Some(results) = self.isolation.bisect.on_report(slot, outcome.into()) {
+            self.on_probe_end(results, now);
+        }
+    }
+
+    /// Records that the probe producer has a row no longer.
+    fn end_probed_row(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
         if outcome == Outcome::Published {
             self.in_flight.on_acknowledged(slot);
         } else if let Some(returned) = self.in_flight.on_failed(slot)
@@ -99,10 +108,10 @@ impl Core {
         {
             self.on_topic_failed(returned, class, now);
         }
-        // Before its last report is in, a probe ends no pause.
-        let Some(results) = self.isolation.bisect.on_report(slot, outcome.into()) else {
-            return;
-        };
+    }
+
+    /// Carries out what a complete probe showed.
+    fn on_probe_end(&mut self, results: Vec<ProbeResult>, now: Instant) {
         for result in results {
             self.on_probe_result(result, now);
         }
