@@ -43,6 +43,10 @@ bench: ## The relay beside Debezium, a polling worker and the limits of the mach
 bench-micro: ## What the relay's own code costs for a row, in CPU time and without servers: MICRO_ARGS="headers --save-baseline before"
 	cargo bench --locked --bench micro -- $(MICRO_ARGS)
 
+.PHONY: bench-adopt
+bench-adopt: ## What the triggers of an adopted table cost a service: ROUNDS=3 TRANSACTIONS=20000
+	@tests/bench/adopt
+
 .PHONY: bench-operator
 bench-operator: ## What the operator costs with 500 OutboxRelays: time to come to rest, requests, memory: OBJECTS=100
 	@tests/bench/operator

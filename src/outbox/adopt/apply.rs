@@ -372,6 +372,7 @@ pub(in crate::outbox) async fn drain(
         .await
         .map_err(failed("read the state", adopt))?;
     let entry = Entry::read(&mut *connection, settings, adopt, &mut sources).await?;
+    entry.table.check_rights(adopt)?;
     if entry
         .registered
         .as_ref()

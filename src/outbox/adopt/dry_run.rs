@@ -72,6 +72,7 @@ pub(in crate::outbox) async fn dry_run(
     let mut results = Vec::new();
     for adopt in &settings.migration.adopt {
         let entry = Entry::read(&mut *connection, settings, adopt, &mut sources).await?;
+        entry.table.check_rights(adopt)?;
         results.push(of_table(&mut *connection, settings, &entry).await?);
     }
     Ok(results)

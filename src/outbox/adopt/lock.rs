@@ -57,8 +57,11 @@ async fn tables_to_lock(
     settings: &RelaySettings,
 ) -> Result<Vec<String>, AdoptError> {
     let (entries, registered) = read_entries(&mut *connection, settings).await?;
-    let changed = entries.iter().filter(|entry| !entry.is_applied(settings));
-    let mut tables: Vec<String> = changed.map(|entry| entry.table.quoted.clone()).collect();
+    let mut tables = Vec::new();
+    for entry in entries.iter().filter(|entry| !entry.is_applied(settings)) {
+        entry.table.check_rights(entry.settings)?;
+        tables.push(entry.table.quoted.clone());
+    }
     for removed in release::removed(&registered, settings) {
         tables.extend(release::existing_table(&mut *connection, removed).await?);
     }

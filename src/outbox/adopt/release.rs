@@ -17,14 +17,15 @@ use crate::{
     settings::RelaySettings,
 };
 
-/// Adopted tables that the manifest does not list any more.
+/// Adopted tables that the manifest does not list any more. A table that `adopt --drain` is moving
+/// is not adopted yet, so the manifest need not list it.
 pub(super) fn removed<'a>(
     registered: &'a [Registered],
     settings: &'a RelaySettings,
 ) -> impl Iterator<Item = &'a Registered> {
     registered.iter().filter(|entry| {
         let is_listed = settings.migration.adopt.iter().any(|adopt| entry.is(adopt));
-        entry.state != State::Released && !is_listed
+        entry.state == State::Adopted && !is_listed
     })
 }
 

@@ -116,9 +116,17 @@ impl Table {
     ) -> Result<(), AdoptError> {
         let obstacle = self
             .obstacle_of_kind()
-            .or_else(|| self.obstacle_of_rights())
             .or_else(|| self.obstacle_of_columns(settings))
             .or_else(|| self.obstacle_of_triggers(schema));
+        obstacle.map_or(Ok(()), |obstacle| Err(refused(settings, obstacle)))
+    }
+
+    /// Checks that the migration may put triggers on the table.
+    ///
+    /// # Errors
+    /// Returns [`AdoptError::Refused`] with the obstacle and the next step.
+    pub(super) fn check_rights(&self, settings: &AdoptSettings) -> Result<(), AdoptError> {
+        let obstacle = self.obstacle_of_rights();
         obstacle.map_or(Ok(()), |obstacle| Err(refused(settings, obstacle)))
     }
 

@@ -5,7 +5,7 @@
 grant usage on schema @schema@ to @role@;
 grant select on
   @schema@.event, @schema@.lane, @schema@.relay, @schema@.owner, @schema@.schema_migrations, @schema@.pending,
-  @schema@.parked_key, @schema@.parked_topic, @schema@.dead_letter, @schema@.sequence_state
+  @schema@.parked_key, @schema@.parked_topic, @schema@.dead_letter, @schema@.sequence_state, @schema@.adopted
 to @role@;
 grant insert, update, delete on @schema@.relay to @role@;
 grant update (owner, epoch, mark, high_id) on @schema@.lane to @role@;
