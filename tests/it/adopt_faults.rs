@@ -8,8 +8,8 @@ use sqlx::PgConnection;
 
 use crate::harness::{
     adopted::{
-        Event, Generation, adopt, by_expressions, create_tables, dead_letters, event_outbox,
-        events, expressions, with_event_outbox,
+        Event, Generation, adopt, adopting, by_expressions, create_tables, dead_letters,
+        event_outbox, events, expressions, with_event_outbox,
     },
     postgres::{Database, execute, refused, value, values},
 };
@@ -503,4 +503,69 @@ async fn expressions_on_top_of_a_preset_hold_for_rows_that_go_out_whole() {
     let letters = dead_letters(&mut admin).await;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].event_key.as_deref(), Some("k"));
+}
+
+/// What would fail for each row, or never make an event, is refused before anything changes.
+#[tokio::test]
+async fn what_cannot_work_for_any_row_is_refused_at_the_adoption() {
+    let database = Database::create(15).await;
+    let column = "alter table box add published_at timestamptz default now();";
+    create_tables(&database, &(VALUES.to_owned() + column)).await;
+    let with_column = AdoptSettings {
+        published_column: Some("published_at".to_owned()),
+        ..valued_box(&[])
+    };
+    for (entry, expected) in [
+        (
+            valued_box(&[("payload", "string_agg(body, ',')")]),
+            "aggregate functions are not allowed",
+        ),
+        (
+            valued_box(&[("payload", "row_number() over ()")]),
+            "window functions are not allowed",
+        ),
+        (
+            valued_box(&[("payload", "regexp_split_to_table(body, ',')")]),
+            "set-returning functions are not allowed",
+        ),
+        (with_column, "column published_at has a default"),
+    ] {
+        let report = database.migrate(&adopting(&database, [entry])).await;
+        let problem = report.problem.expect(expected);
+        assert!(problem.message.contains(expected), "{}", problem.message);
+    }
+}
+
+#[tokio::test]
+async fn an_expression_can_call_a_function_that_takes_the_row() {
+    let database = Database::create(15).await;
+    let function = "alter table box drop headers, add headers jsonb; create function \
+        of_row(public.box) returns text language sql as 'select $1.body || $1.id';";
+    create_tables(&database, &(VALUES.to_owned() + function)).await;
+    adopt(&database, [valued_box(&[("payload", "public.of_row(r)")])]).await;
+    let mut service = database.connect_as(&database.producer).await;
+    execute(&mut service, "insert into box default values").await;
+    let events = events(&mut database.as_admin().await).await;
+    assert_eq!(
+        (events[0].payload.as_deref(), events[0].fault()),
+        (Some("body1"), None)
+    );
+}
+
+/// Only servers from version 18 have such columns. They are null in triggers.
+#[tokio::test]
+async fn an_expression_with_a_virtual_generated_column_is_refused() {
+    let database = Database::create(18).await;
+    let columns = "alter table box add stored text generated always as (upper(body)) stored, add \
+        virtual text generated always as (upper(body)) virtual;";
+    create_tables(&database, &(VALUES.to_owned() + columns)).await;
+    let entry = |payload| adopting(&database, [valued_box(&[("payload", payload)])]);
+    let problem = database.migrate(&entry("virtual")).await.problem;
+    let message = problem.expect("refused").message;
+    assert!(message.contains("\"virtual\" does not exist"), "{message}");
+    assert_eq!(database.migrate(&entry("stored")).await.problem, None);
+    let mut service = database.connect_as(&database.producer).await;
+    execute(&mut service, "insert into box default values").await;
+    let events = events(&mut database.as_admin().await).await;
+    assert_eq!(events[0].payload.as_deref(), Some("BODY"));
 }

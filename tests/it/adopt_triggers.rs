@@ -221,6 +221,30 @@ on_oldest_and_newest_server! {
     }
 }
 
+#[tokio::test]
+async fn merge_and_a_view_add_an_event_for_each_row_that_they_insert() {
+    let database = Database::create(15).await;
+    let tables = Generation::WithTopic.table("event_outbox")
+        + "create view outbox_view as select * from event_outbox;";
+    create_tables(&database, &tables).await;
+    adopt(&database, [event_outbox("public", "event_outbox")]).await;
+    let (mut service, mut admin) = connect(&database).await;
+    execute(&mut service, &insert("there")).await;
+    let merge = format!(
+        "merge into event_outbox as t using (values {}, {}) as s ({COLUMNS}) on t.aggregate_id = \
+         s.aggregate_id
+         when matched then update set last_error = 'merged'
+         when not matched then insert ({COLUMNS}) values (s.id, s.aggregate_id, \
+         s.aggregate_type, s.event_type, s.event_data::json, s.event_key, s.topic)",
+        row("there"),
+        row("merged")
+    );
+    execute(&mut service, &merge).await;
+    let view = insert("viewed").replace("into event_outbox", "into outbox_view");
+    execute(&mut service, &view).await;
+    assert_eq!(added(&mut admin).await, "there merged viewed");
+}
+
 on_oldest_and_newest_server! {
     async fn what_is_rolled_back_is_no_event(database: Database) {
         let (mut service, mut admin) = begin(&database).await;

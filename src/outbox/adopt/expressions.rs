@@ -36,11 +36,7 @@ async fn check(
         let checked = Checked {
             column: *column,
             expression,
-            // As in the functions: the row has no system columns, such as ctid.
-            from: format!(
-                "(select t.* from {} as t) as r {}",
-                table.quoted, conversion.lateral
-            ),
+            from: format!("{} {}", table.as_row(), conversion.lateral),
         };
         let kind = checked.check(connection, settings).await?;
         if *column == EventColumn::Payload {
@@ -90,20 +86,15 @@ impl Checked<'_> {
         if self.expression.contains(QUOTE) {
             return Err(self.refuse(settings, &format!("it contains {QUOTE}")));
         }
-        // A text that is no single expression can be valid in one of the two, never in both.
+        // A text that is no single expression can be valid in one of the two, never in both. What
+        // combines several rows is not valid as a condition.
         let bracketed = format!("select (\n{}\n) from {}", self.expression, self.from);
         let conditional = format!(
-            "select case when true then\n{}\nend from {}",
-            self.expression, self.from
+            "select 1 from {} where case when true then\n{}\nend is null",
+            self.from, self.expression
         );
         self.prepare(connection, settings, conditional).await?;
         let kind = self.prepare(connection, settings, bracketed).await?;
-        // Here the server accepts nothing that is computed from several rows.
-        let alone = format!(
-            "select true from {} where (\n{}\n) is null",
-            self.from, self.expression
-        );
-        self.prepare(connection, settings, alone).await?;
         let cast = format!(
             "select (\n{}\n)::{} from {}",
             self.expression,

@@ -24,10 +24,11 @@ pub(super) struct Table {
     may_own: bool,
     has_row_security: bool,
     is_partition: bool,
-    /// Names of the columns with their types.
+    /// Names of the columns with their types. Virtual generated columns are left out: they are
+    /// null in triggers.
     pub(super) columns: Vec<(String, String)>,
-    /// Names of the columns with a default, or a value that is generated.
-    defaults: Vec<String>,
+    /// Columns that have a value if a row comes without one.
+    columns_with_default: Vec<String>,
     /// Columns of the primary key, in its order.
     pub(super) key_columns: Vec<String>,
     /// Triggers that would run after the one that marks a row.
@@ -75,7 +76,7 @@ impl Table {
             has_row_security: row.try_get("has_row_security")?,
             is_partition: row.try_get("is_partition")?,
             columns: columns.into_iter().zip(types).collect(),
-            defaults: row.try_get("defaults")?,
+            columns_with_default: row.try_get("columns_with_default")?,
             key_columns: row.try_get("key_columns")?,
             later_triggers: row.try_get("later_triggers")?,
             adopted_by: row.try_get("adopted_by")?,
@@ -88,6 +89,12 @@ impl Table {
     pub(super) fn type_of(&self, column: &str) -> Option<&str> {
         let found = self.columns.iter().find(|(name, _)| name == column);
         found.map(|(_, kind)| kind.as_str())
+    }
+
+    /// A row `r` of the table for `from`, with the columns that a trigger sees.
+    pub(super) fn as_row(&self) -> String {
+        let columns: Vec<String> = self.names().iter().map(|name| quoted(name)).collect();
+        format!("(select {} from {}) as r", columns.join(", "), self.quoted)
     }
 
     /// Whether the triggers of an adoption with these settings are there and enabled.
@@ -174,6 +181,12 @@ impl Table {
             ));
         }
         let published = published?;
+        if self.columns_with_default.iter().any(|it| it == published) {
+            return Some(format!(
+                "column {published} has a default, so that no row waits: drop the default, or \
+                 correct publishedColumn"
+            ));
+        }
         let found = self.type_of(published)?;
         let allowed = [
             "timestamp with time zone",
@@ -181,14 +194,8 @@ impl Table {
             "timestamp(6) with time zone",
             "timestamp(6) without time zone",
         ];
-        if !allowed.contains(&found) {
-            return Some(format!(
-                "column {published} has type {found}: it must be timestamptz or timestamp"
-            ));
-        }
-        let has_default = self.defaults.iter().any(|column| column == published);
-        has_default.then(|| {
-            format!("column {published} has a default: drop it, or new rows count as published")
+        (!allowed.contains(&found)).then(|| {
+            format!("column {published} has type {found}: it must be timestamptz or timestamp")
         })
     }
 

@@ -9,15 +9,16 @@ select
   c.relrowsecurity as has_row_security,
   c.relispartition as is_partition,
   array(
-    select a.attname::text from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum
+    select a.attname::text from pg_attribute as a
+    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v' order by a.attnum
   ) as columns,
   array(
-    select format_type(a.atttypid, a.atttypmod) from pg_attribute as a
-    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum
-  ) as types,
+    select a.attname::text from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and a.atthasdef order by a.attnum
+  ) as columns_with_default,
   array(
-    select a.attname::text from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.atthasdef
-  ) as defaults,
+    select format_type(a.atttypid, a.atttypmod) from pg_attribute as a
+    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v' order by a.attnum
+  ) as types,
   array(
     select a.attname::text
     from pg_index as i
