@@ -106,7 +106,7 @@ fn owner(relay: &OutboxRelay, cluster: &str) -> Owner {
     Owner {
         cluster: cluster.to_owned(),
         namespace,
-        name: relay.name_any(),
+        name: relay.metadata.name.clone().unwrap_or_default(),
     }
 }
 

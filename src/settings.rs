@@ -29,25 +29,22 @@ pub const SCHEMA_LEVEL: i64 = 7;
 /// Why an entry of `spec.kafka.properties` is not allowed; `None` if it is. The CRD has the same
 /// rules.
 pub(crate) fn property_error(name: &str, value: &str) -> Option<&'static str> {
-    if is_allowed_property(name, value) {
-        return None;
-    }
-    Some(match name {
-        "linger.ms" => "linger.ms must be a number of milliseconds, 0 to 1000",
-        "compression.type" => "compression.type must be none, gzip, snappy, lz4 or zstd",
-        _ => {
+    let (is_allowed, error) = match name {
+        "linger.ms" => (
+            is_linger(value),
+            "linger.ms must be a number of milliseconds, 0 to 1000",
+        ),
+        "compression.type" => (
+            COMPRESSION_TYPES.contains(&value),
+            "compression.type must be none, gzip, snappy, lz4 or zstd",
+        ),
+        _ => (
+            false,
             "only linger.ms and compression.type may be set: the others carry the order and \
-             no-loss guarantees"
-        }
-    })
-}
-
-fn is_allowed_property(name: &str, value: &str) -> bool {
-    match name {
-        "linger.ms" => is_linger(value),
-        "compression.type" => COMPRESSION_TYPES.contains(&value),
-        _ => false,
-    }
+             no-loss guarantees",
+        ),
+    };
+    (!is_allowed).then_some(error)
 }
 
 /// Error of the first entry of `spec.kafka.properties` that is not allowed; `None` if all are.

@@ -25,8 +25,6 @@ fn set_default_status(crd: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn formats(value: &Value, found: &mut Vec<String>) {

@@ -20,12 +20,12 @@ pub struct TopicLimits {
 pub struct LimitsByTopic(pub Vec<TopicLimits>);
 
 impl LimitsByTopic {
-    /// Smallest known `max.message.bytes`.
+    /// Smallest known `max.message.bytes`; [`BATCH_BYTES_MAX`] if none is known.
     fn strictest(&self) -> usize {
         self.known_bytes().min().unwrap_or(BATCH_BYTES_MAX)
     }
 
-    /// Largest known `max.message.bytes`.
+    /// Largest known `max.message.bytes`; [`BATCH_BYTES_MAX`] if none is known.
     fn most_generous(&self) -> usize {
         self.known_bytes().max().unwrap_or(BATCH_BYTES_MAX)
     }

@@ -211,7 +211,7 @@ fn api_version(value: &Value) -> String {
 /// Checks that the CRD's schema has all fields of the document.
 fn check_fields(document: usize, value: &Value) -> Result<(), ManifestError> {
     match unknown_fields::first(value) {
-        Some(unknown) => Err(relay_error(document, unknown)),
+        Some((field, reason)) => Err(relay_error(document, field, reason)),
         None => Ok(()),
     }
 }
@@ -220,11 +220,15 @@ fn with_valid_name(document: usize, relay: OutboxRelay) -> Result<OutboxRelay, M
     if relay.metadata.name.as_deref().is_some_and(is_valid_name) {
         return Ok(relay);
     }
-    Err(relay_error(document, ("metadata.name", NAME_RULE)))
+    Err(relay_error(document, "metadata.name", NAME_RULE))
 }
 
-/// Error in a field of an `OutboxRelay`, made from the field and the reason.
-fn relay_error<T: Into<String>>(document: usize, (field, reason): (T, T)) -> ManifestError {
+/// Error in a field of an `OutboxRelay`.
+fn relay_error(
+    document: usize,
+    field: impl Into<String>,
+    reason: impl Into<String>,
+) -> ManifestError {
     ManifestError::Field {
         document,
         kind: "OutboxRelay",

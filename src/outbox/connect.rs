@@ -1,7 +1,7 @@
 //! Settings and secrets -> options of connections to PostgreSQL, with TLS and timeouts. Reading
 //! secrets and opening a connection are IO.
 
-use std::{fmt, future::Future, io, str::FromStr, time::Duration};
+use std::{fmt, io, str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{

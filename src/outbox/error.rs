@@ -274,7 +274,7 @@ fn by_io(error: &io::Error) -> DatabaseError {
 
 /// Converts an error from before the TLS handshake. Some of them have no type of their own.
 fn by_tls_setup(source: &(dyn Error + 'static)) -> DatabaseError {
-    match source.downcast_ref() {
+    match source.downcast_ref::<rustls::Error>() {
         Some(error) => by_tls(error),
         None => DatabaseError::new(ProblemClass::TlsFailed, tls_setup_message(source)),
     }

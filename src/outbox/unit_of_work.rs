@@ -311,7 +311,8 @@ impl UnitOfWork {
         Ok(())
     }
 
-    /// Runs a statement without arguments that returns no rows, as one simple query.
+    /// Runs statements without arguments as one simple query, such as `begin; set local ...`, and
+    /// ignores their results.
     async fn simple_query(&mut self, sql: SqlStr) -> Result<(), sqlx::Error> {
         let done = self.connection()?.execute(sql);
         with_timeout(RESPONSE_TIMEOUT, done).await.map(drop)

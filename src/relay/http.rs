@@ -47,7 +47,7 @@ async fn readyz(State(status): State<Arc<Status>>) -> impl IntoResponse {
     }
 }
 
-/// The first problem of a relay without a valid lease.
+/// The first problem of a relay without a valid lease; without a problem, that it has no lease yet.
 fn why_not_ready(status: &Status) -> String {
     let problems = status.report(Instant::now()).problems;
     match problems.first() {

@@ -213,7 +213,7 @@ impl Thread {
 /// A client that requests metadata with these secrets.
 ///
 /// # Errors
-/// When a secret is missing, or librdkafka rejects the properties.
+/// If a secret is missing or cannot be used, or librdkafka rejects the properties.
 pub(super) fn metadata_client(
     options: &RunOptions,
     secrets: &Secrets,
@@ -222,8 +222,8 @@ pub(super) fn metadata_client(
         .map_err(|error| error.problem())
 }
 
-/// State of one topic of the cluster that these settings describe. Blocks, and with a stuck client
-/// forever.
+/// State of one topic. `kafka` are the settings that the client was made from. Blocks, and with a
+/// stuck client forever.
 ///
 /// # Errors
 /// The problem that keeps the cluster from being used.

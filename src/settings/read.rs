@@ -42,16 +42,13 @@ impl RelaySettings {
         zero("database.maxConnections", self.database.max_connections)
             .or_else(|| self.kafka.unusable())
             .or_else(|| self.unusable_topics())
-            .or_else(|| self.unusable_limits())
+            .or_else(|| zero("batchSize", self.batch_size))
+            .or_else(|| zero("pollIntervalMs", self.poll_interval_ms))
     }
 
     fn unusable_topics(&self) -> Option<Unusable> {
         let reason = broken_topic_rule(&self.topics)?;
         Some(("topics", reason))
-    }
-
-    fn unusable_limits(&self) -> Option<Unusable> {
-        zero("batchSize", self.batch_size).or_else(|| zero("pollIntervalMs", self.poll_interval_ms))
     }
 }
 

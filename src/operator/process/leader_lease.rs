@@ -259,7 +259,7 @@ fn duration(spec: &LeaseSpec) -> Duration {
         .map_or(LEASE_DURATION, Duration::from_secs)
 }
 
-/// The holder's name. It is empty after the Lease was given back.
+/// The holder's name; `None` after the Lease was given back, which leaves it empty.
 fn holder(spec: LeaseSpec) -> Option<String> {
     spec.holder_identity.filter(|holder| !holder.is_empty())
 }

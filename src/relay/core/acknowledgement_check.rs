@@ -130,7 +130,7 @@ impl Core {
     /// Whether an active topic must wait until no row of it is with a producer.
     fn must_drain(&self, topic: TopicIndex, now: Instant) -> bool {
         let state = &self.topics[topic];
-        state.is_active() && !state.is_drained() && self.is_enough_sent(topic, now)
+        state.is_active() && !state.is_drained() && self.must_stop_sending(topic, now)
     }
 
     /// Whether no more of a topic may be sent for now. This holds if
@@ -138,7 +138,7 @@ impl Core {
     /// - the breaker is open: what the topic has sent already probes the cluster, or
     /// - it is slow and has used up its share of the window, or
     /// - enough of its rows wait to be probed.
-    fn is_enough_sent(&self, topic: TopicIndex, now: Instant) -> bool {
+    fn must_stop_sending(&self, topic: TopicIndex, now: Instant) -> bool {
         let share_applies_after = self.breaker.slow_after() / SHARE_APPLIES_AFTER_DIVISOR;
         self.is_stalled(topic)
             || self.breaker.state() == BreakerState::Open

@@ -406,7 +406,7 @@ impl Core {
         self.fetch_at = now + self.pause_after(rows);
     }
 
-    /// Pause after a fetch that brought `rows`; none if more wait.
+    /// Pause after a fetch that brought `rows`; none if it brought rows and more wait.
     fn pause_after(&self, rows: usize) -> Duration {
         match rows {
             1.. if self.has_more() => Duration::ZERO,

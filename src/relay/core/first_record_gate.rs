@@ -141,7 +141,7 @@ impl FirstRecordGate {
         }
     }
 
-    /// The partition of the record in a slot, which is forgotten.
+    /// Forgets which record is in a slot, and returns its partition.
     fn take_partition(&mut self, slot: Slot) -> Option<&mut Partition> {
         let (topic, at) = self.slots[slot.index()].take()?;
         self.topics[topic.index()].get_mut(at)

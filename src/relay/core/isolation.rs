@@ -366,7 +366,7 @@ impl Isolation {
 
     /// Queues the rows of slow topics for their probes. Returns whether there are any.
     pub(super) fn probe_slow_rows(&mut self) -> bool {
-        let any = !self.slow_rows.is_empty();
+        let any = self.slow_rows.values().any(|rows| !rows.is_empty());
         for (topic, rows) in std::mem::take(&mut self.slow_rows) {
             self.bisect.add_candidates(topic, None, rows);
         }

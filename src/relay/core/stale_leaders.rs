@@ -53,14 +53,16 @@ impl StaleLeaders {
     fn are_stale(&self, now: Instant) -> bool {
         self.since
             .values()
-            .any(|since| is_ago(LOST_AFTER, *since, now))
-            && self.replaced.is_none_or(|at| is_ago(AGAIN_AFTER, at, now))
+            .any(|since| is_older(*since, LOST_AFTER, now))
+            && self
+                .replaced
+                .is_none_or(|at| is_older(at, AGAIN_AFTER, now))
     }
 }
 
-/// Whether something happened this time ago or earlier.
-fn is_ago(least: Duration, at: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(at) >= least
+/// Whether `at` is at least `age` ago.
+fn is_older(at: Instant, age: Duration, now: Instant) -> bool {
+    now.saturating_duration_since(at) >= age
 }
 
 #[cfg(test)]

@@ -256,7 +256,7 @@ impl TopicState {
     }
 
     /// Why the topic was paused, if its pause is over.
-    fn ended_pause(&self, now: Instant) -> Option<ProblemClass> {
+    fn class_of_ended_pause(&self, now: Instant) -> Option<ProblemClass> {
         let (end, class) = self.pause_end(now)?;
         (end <= now).then_some(class)
     }
@@ -411,7 +411,7 @@ impl TopicStates {
     #[must_use]
     pub fn due(&self, now: Instant) -> Vec<(TopicIndex, ProblemClass)> {
         self.iter()
-            .filter_map(|(topic, state)| Some((topic, state.ended_pause(now)?)))
+            .filter_map(|(topic, state)| Some((topic, state.class_of_ended_pause(now)?)))
             .collect()
     }
 

@@ -417,7 +417,7 @@ impl<'a> Producers<'a> {
         }
     }
 
-    /// Remembers since when draining lanes wait for records.
+    /// Remembers since when draining lanes wait for records; forgets it when they wait for none.
     fn note_blockers(&mut self, blockers: DrainBlockers, now: Instant) {
         let blocked_since = self.drain_blocked_since.unwrap_or(now);
         self.drain_blocked_since = blockers.any().then_some(blocked_since);

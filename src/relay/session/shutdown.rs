@@ -83,7 +83,8 @@ impl Session<'_> {
         Err(regression)
     }
 
-    /// Reports how the sequence has regressed, and begins to shut down.
+    /// Reports how the sequence has regressed, and begins to shut down unless that is under way for
+    /// this reason.
     fn on_regression(&mut self, regression: SequenceRegression) {
         self.reporter
             .set_problems(ProblemSource::Sequence, vec![regression.problem()]);

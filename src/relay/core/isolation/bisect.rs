@@ -41,8 +41,9 @@ pub(crate) struct ProbeGroup {
 impl ProbeGroup {
     /// Drops rows for which `is_unwanted` holds. Returns whether there were any.
     fn drop_rows(&mut self, is_unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool) -> bool {
-        let dropped = self.rows.extract_if(.., |row| is_unwanted(self.topic, row));
-        dropped.count() > 0
+        let before = self.rows.len();
+        self.rows.retain(|row| !is_unwanted(self.topic, row));
+        self.rows.len() < before
     }
 
     fn has_several_rows(&self) -> bool {
@@ -182,7 +183,7 @@ impl Probe {
 struct Sorted {
     rejected: Vec<OutboxRow>,
     not_tried: Vec<OutboxRow>,
-    /// Class of the last rejection.
+    /// Class of the last rejection; `None` if no row was rejected.
     class: Option<ProblemClass>,
     topic_failed: bool,
     /// A record was published, or rejected for its own sake.
@@ -412,8 +413,9 @@ impl Bisect {
             // Each group is put in front, so the last one first: rejected rows come before those
             // that were not tried, and their order is that of each key.
             self.probe_next(group(sorted.not_tried, attempts));
-            let class = sorted.class.unwrap_or(ProblemClass::RecordRejected);
-            results.extend(self.bisect(group(sorted.rejected, attempts + 1), class));
+            if let Some(class) = sorted.class {
+                results.extend(self.bisect(group(sorted.rejected, attempts + 1), class));
+            }
         }
         results.extend(self.close_batches());
         results

@@ -13,8 +13,6 @@ use crate::{
         excluded::Excluded,
         ids::TopicIndex,
         isolation::{Disposition, KeyPause, PausedKey, RejectedRow, remove_keys},
-        lane_share::LANES,
-        owned_lanes::OwnedLane,
     },
     report::ProblemClass,
 };
@@ -194,14 +192,8 @@ impl Core {
 
     /// Drops candidates of lanes that are leaving or were lost.
     pub(in crate::relay::core) fn drop_probes_of_leaving_lanes(&mut self, now: Instant) {
-        let is_kept = self.kept_by_number();
-        self.drop_probes(|_, row| !is_kept[row.lane.index()], now);
-    }
-
-    /// Whether each lane is owned and kept, by its number.
-    fn kept_by_number(&self) -> [bool; LANES] {
-        let is_kept = |lane: &Option<OwnedLane>| lane.as_ref().is_some_and(OwnedLane::is_kept);
-        self.lanes.each_ref().map(is_kept)
+        let kept: BTreeSet<Lane> = Lane::all().filter(|lane| self.is_kept(*lane)).collect();
+        self.drop_probes(|_, row| !kept.contains(&row.lane), now);
     }
 
     /// Forgets paused keys and rejected rows of lanes that are not owned: their new owner decides.
