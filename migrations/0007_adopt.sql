@@ -202,8 +202,9 @@ begin
   for a in select * from adopted where state = 'Adopted' and retain is not null order by source for update skip locked loop
     relation := to_regclass(format('%I.%I', a.table_schema, a.table_name));
     continue when relation is null;
-    -- Of a partitioned table each partition has its own blocks.
-    select max(pg_relation_size(relid)) / current_setting('block_size')::bigint into last_block from pg_partition_tree(relation);
+    -- Of a partitioned table each partition has its own blocks; another table is in no tree.
+    select max(pg_relation_size(part)) / current_setting('block_size')::bigint into last_block
+    from (select relation union select relid from pg_partition_tree(relation)) as parts (part);
     first := format('(%s,0)', a.purge_block)::tid;
     beyond := format('(%s,0)', least(a.purge_block + blocks, 4294967295))::tid;
     select least(clock_timestamp() - a.retain, min(waiting.created_at) - interval '1 hour') into horizon

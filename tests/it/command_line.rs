@@ -169,7 +169,7 @@ on_each_server! {
         );
         let sql = shown(&output.stdout);
         assert!(
-            sql.contains("\nbegin;\n")
+            sql.contains("\nbegin isolation level read committed;\n")
                 && sql.contains("create table event")
                 && sql.ends_with("commit;\n"),
             "{sql}"

@@ -13,6 +13,7 @@ pub(crate) mod kafka;
 pub(crate) mod kubernetes;
 pub(crate) mod listeners;
 pub(crate) mod operator;
+pub(crate) mod own_outbox;
 pub(crate) mod pgbouncer;
 pub(crate) mod pods;
 pub(crate) mod producer;

@@ -264,7 +264,7 @@ pub(in crate::outbox) async fn check_applied(
     Err(AdoptError::NotApplied { table })
 }
 
-/// Returns the statements of [`apply`] as text, in an order that locks the tables first.
+/// Returns the statements of [`apply`] as text. Each table is locked before it is changed.
 ///
 /// # Errors
 /// Returns an error for everything that stops [`apply`].
@@ -300,11 +300,25 @@ fn render(adoption: &Adoption<'_>) -> String {
     if let Some(function) = adoption.move_function(RowLocks::None) {
         let name = adoption.move_name();
         text.push_str(&format!(
-            "{function}select {name}({MOVED_ROWS_MAX});\ndrop function {name}(bigint);\n"
+            "{function}select {name}({MOVED_ROWS_MAX});\ndrop function {name}(bigint);\n{}",
+            render_check(adoption)
         ));
     }
     text.push_str(&render_registration(adoption));
     text
+}
+
+/// Statement that fails when rows still wait: more have come since the script was written.
+fn render_check(adoption: &Adoption<'_>) -> String {
+    let Some(waiting) = adoption.any_waiting() else {
+        return String::new();
+    };
+    let table = adoption.settings.to_string();
+    let message = literal(&AdoptError::TooManyWaiting { table }.to_string());
+    format!(
+        "do $adopt$\nbegin\n  if {waiting} then\n    raise exception using message = {message};\n  \
+         end if;\nend $adopt$;\n"
+    )
 }
 
 fn render_registration(adoption: &Adoption<'_>) -> String {

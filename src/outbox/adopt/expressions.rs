@@ -7,7 +7,7 @@ use crate::{
     outbox::adopt::{
         AdoptError,
         conversion::{Conversion, EventColumn},
-        refused,
+        failed, refused,
         statements::PayloadTypes,
         table::Table,
     },
@@ -122,8 +122,10 @@ impl Checked<'_> {
         sql: String,
     ) -> Result<String, AdoptError> {
         let described = connection.describe(AssertSqlSafe(sql).into_sql_str()).await;
-        let described =
-            described.map_err(|error| self.refuse(settings, &reason_of_server(&error)))?;
+        let described = described.map_err(|error| match reason_of_server(&error) {
+            Some(reason) => self.refuse(settings, &reason),
+            None => failed("check the expressions", settings)(error),
+        })?;
         let parameters = described
             .parameters()
             .map_or(0, |parameters| parameters.either(<[_]>::len, |count| count));
@@ -141,11 +143,13 @@ impl Checked<'_> {
     }
 }
 
-/// What the server has against an expression. The text quotes the expression at most: the statement
-/// was prepared, so it has read no row.
-fn reason_of_server(error: &sqlx::Error) -> String {
-    match error.as_database_error() {
-        Some(error) => error.message().to_owned(),
-        None => crate::outbox::error::classify(error).to_string(),
-    }
+/// What the server has against an expression; `None` for an error that has another cause, such as a
+/// lock. The text quotes the expression at most: the statement was prepared, so it has read no row.
+fn reason_of_server(error: &sqlx::Error) -> Option<String> {
+    let error = error.as_database_error()?;
+    let code = error.code()?;
+    let is_of_text = ["0A", "22", "42"]
+        .iter()
+        .any(|class| code.starts_with(class));
+    is_of_text.then(|| error.message().to_owned())
 }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, query_as};
+use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use crate::{
-    outbox::adopt::{AdoptError, apply::read_entries, failed, release, run},
+    outbox::adopt::{AdoptError, apply::read_entries, release, run},
     report::ProblemClass,
     settings::RelaySettings,
 };
 
-/// Longest wait for the lock of one table. Writers that come later wait behind ours meanwhile.
+/// Longest wait for a lock. Writers of the tables wait behind ours meanwhile.
 const LOCK_TIMEOUT: &str = "200ms";
 
 /// Pause between two attempts to lock the tables, in which writers go on.
@@ -71,13 +71,18 @@ async fn tables_to_lock(
 }
 
 /// Locks the tables. Returns the first that other transactions keep, after [`LOCK_TIMEOUT`].
+///
+/// The timeout stays until the transaction ends: writers wait for us from now on, so the migration
+/// must not wait for a lock for longer, such as that of a row that an old worker holds.
 async fn first_busy(
     connection: &mut PgConnection,
     tables: &[String],
 ) -> Result<Option<String>, AdoptError> {
-    let earlier = set_lock_timeout(&mut *connection, LOCK_TIMEOUT).await?;
     for table in tables {
-        let lock = format!("lock table {table} in share row exclusive mode");
+        let lock = format!(
+            "set local lock_timeout = '{LOCK_TIMEOUT}'; lock table {table} in share row exclusive \
+             mode"
+        );
         match execute(&mut *connection, &lock).await {
             Ok(()) => {}
             Err(error) if error.problem().class == ProblemClass::LockTimeout => {
@@ -86,22 +91,7 @@ async fn first_busy(
             Err(error) => return Err(error),
         }
     }
-    set_lock_timeout(connection, &earlier).await?;
     Ok(None)
-}
-
-/// Sets `lock_timeout` for the rest of the transaction. Returns its earlier value.
-async fn set_lock_timeout(
-    connection: &mut PgConnection,
-    value: &str,
-) -> Result<String, AdoptError> {
-    let sql = "select current_setting('lock_timeout'), set_config('lock_timeout', $1, true)";
-    let (earlier, _): (String, String) = query_as(sql)
-        .bind(value)
-        .fetch_one(connection)
-        .await
-        .map_err(failed("set the lock timeout", "to adopt"))?;
-    Ok(earlier)
 }
 
 async fn execute(connection: &mut PgConnection, sql: &str) -> Result<(), AdoptError> {

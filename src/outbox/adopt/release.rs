@@ -12,7 +12,7 @@ use crate::{
             table::Table,
         },
         error::DatabaseError,
-        schema::{quoted, statement},
+        schema::{literal, quoted, statement},
     },
     settings::RelaySettings,
 };
@@ -65,6 +65,13 @@ pub(super) async fn release(
     let table = existing_table(&mut *connection, entry).await?;
     let mut returned = 0;
     if let Some(table) = &table {
+        run(
+            &mut *connection,
+            lock_relays(settings),
+            "keep relays from starting with rows",
+            &name,
+        )
+        .await?;
         check_no_row_is_sent(&mut *connection, settings, entry).await?;
         if let Some(sql) = give_back(&mut *connection, settings, entry).await? {
             returned = query_scalar(AssertSqlSafe(sql))
@@ -89,6 +96,28 @@ pub(super) async fn release(
     Ok(format!(
         "table {name} is released, {returned} rows went back to it as unpublished"
     ))
+}
+
+/// Statement that keeps relays from getting a lease until the transaction ends. One that starts
+/// then sees which rows have gone back.
+fn lock_relays(settings: &RelaySettings) -> String {
+    let schema = quoted(settings.database.schema.as_str());
+    format!("lock table {schema}.relay in share row exclusive mode;\n")
+}
+
+/// Statement that fails when a relay could be sending a row of the table.
+fn render_check(settings: &RelaySettings, entry: &Registered) -> String {
+    let schema = quoted(settings.database.schema.as_str());
+    let table = format!("{}.{}", entry.schema, entry.table);
+    let message = literal(&format!(
+        "rows of table {table} still wait in the outbox: suspend the relays first"
+    ));
+    format!(
+        "do $adopt$\nbegin\n  if exists (select from {schema}.event where source = {})\n    and \
+         exists (select from {schema}.relay where lease_until > clock_timestamp())\n  then\n    \
+         raise exception using message = {message};\n  end if;\nend $adopt$;\n",
+        entry.source
+    )
 }
 
 /// Checks that no relay could be sending a row of the table.
@@ -159,7 +188,9 @@ pub(super) async fn render(
         let give_back = give_back.map(|sql| format!("{};\n", sql.trim_end()));
         text.push_str(&format!(
             "\n-- Table {table} is not adopted any more.\nlock table {table} in share row \
-             exclusive mode;\n{}{}",
+             exclusive mode;\n{}{}{}{}",
+            lock_relays(settings),
+            render_check(settings, entry),
             give_back.unwrap_or_default(),
             drop_triggers(&table)
         ));

@@ -102,6 +102,13 @@ impl Adoption<'_> {
         ))
     }
 
+    /// Condition that a row waits.
+    pub(super) fn any_waiting(&self) -> Option<String> {
+        let waiting = self.waiting()?;
+        let table = &self.table.quoted;
+        Some(format!("exists (select from {table} as r where {waiting})"))
+    }
+
     /// Statement that counts waiting rows that the old worker has given up.
     pub(super) fn count_exhausted(&self) -> Option<String> {
         let published = quoted(self.settings.published_column.as_ref()?);
@@ -125,7 +132,10 @@ impl Adoption<'_> {
     /// Hash of everything that the migration makes for the table. Another one: it is made again.
     pub(super) fn definition(&self) -> String {
         let retain = self.settings.retain_ms;
-        let text = format!("{}{}{retain:?}", self.functions(), self.triggers());
+        // Rows that were left and are to be moved now need another adoption.
+        let exhausted = self.settings.exhausted;
+        let (functions, triggers) = (self.functions(), self.triggers());
+        let text = format!("{functions}{triggers}{retain:?}{exhausted:?}");
         let hash = Sha256::digest(text.as_bytes());
         hash.iter()
             .take(16)
@@ -171,7 +181,7 @@ impl Adoption<'_> {
     fn order(&self) -> String {
         let expressions = &self.conversions.main.expressions;
         let created_at = expressions.get(&EventColumn::CreatedAt);
-        let created_at = created_at.map(|expression| format!("({expression})"));
+        let created_at = created_at.map(|expression| format!("(\n{}\n)", protected(expression)));
         let keys = &self.table.key_columns;
         let is_uuid = |column: &String| self.table.type_of(column) == Some("uuid");
         let ctid = keys.iter().any(is_uuid).then(|| "r.ctid".to_owned());
@@ -229,6 +239,7 @@ impl Adoption<'_> {
             .replace("@mark@", &self.mark())
             .replace("@move@", &format!("move_from_{}", self.source))
             .replace("@check@", &self.check_name())
+            .replace(AT, "@")
     }
 
     /// Statements that convert `row` and add the result to `event`.
@@ -297,7 +308,7 @@ impl Adoption<'_> {
 
     /// The expression for a column, converted to the type of the column.
     fn cast(&self, conversion: &Conversion, column: EventColumn) -> String {
-        let expression = &conversion.expressions[&column];
+        let expression = protected(&conversion.expressions[&column]);
         let kind = if Some(conversion) == self.conversions.fallback.as_ref() {
             &self.payload_types.fallback
         } else {
@@ -310,6 +321,14 @@ impl Adoption<'_> {
             _ => format!("(\n{expression}\n)::{}", column.sql_type()),
         }
     }
+}
+
+/// Stands for `@` in an expression until a template is filled, so that an expression with the name
+/// of one of our placeholders keeps it. No text in PostgreSQL has this character.
+const AT: char = '\0';
+
+fn protected(expression: &str) -> String {
+    expression.replace('@', "\0")
 }
 
 /// What else happens in a row whose expression for the column fails. Without its own key, a row has

@@ -143,7 +143,7 @@ impl Table {
             "r" | "p" => return self.obstacle_of_key(),
             "v" | "m" => "a view: adopt the table below it",
             "f" => "a foreign table: adopt it where it is stored",
-            _ => "no table",
+            _ => "no table: correct spec.migration.adopt",
         };
         Some(format!("it is {kind}"))
     }
@@ -203,7 +203,10 @@ impl Table {
         if let Some(other) = self.adopted_by.as_deref()
             && other != schema.as_str()
         {
-            return Some(format!("the outbox in schema {other} has adopted it"));
+            return Some(format!(
+                "the outbox in schema {other} has adopted it: remove it from migration.adopt of \
+                 that outbox first"
+            ));
         }
         let later = self.later_triggers.first()?;
         Some(format!(

@@ -102,7 +102,7 @@ fn render(schema: &SchemaName, owner: &Owner, inputs: &ScriptInputs) -> String {
 -- Run this script as the role that owns the tables. Do not run it as a superuser: the functions
 -- would have the privileges of a superuser.
 --   psql --set ON_ERROR_STOP=1 --file FILE DATABASE
-begin;
+begin isolation level read committed;
 ",
         env!("CARGO_PKG_VERSION"),
         inputs.level,
