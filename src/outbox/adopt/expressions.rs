@@ -1,7 +1,7 @@
 //! Checks the expressions of an adopted table before anything changes: each must be one expression
 //! over the columns of the table. The server prepares them, and runs none. IO.
 
-use sqlx::{AssertSqlSafe, Column, Executor, PgConnection, SqlSafeStr, TypeInfo};
+use sqlx::{AssertSqlSafe, Column, Executor, PgConnection, SqlSafeStr, Statement, TypeInfo};
 
 use crate::{
     outbox::adopt::{
@@ -121,15 +121,16 @@ impl Checked<'_> {
         settings: &AdoptSettings,
         sql: String,
     ) -> Result<String, AdoptError> {
-        let described = connection.describe(AssertSqlSafe(sql).into_sql_str()).await;
-        let described = described.map_err(|error| match reason_of_server(&error) {
+        // Not `describe`: it also lets the server plan the statement, which needs a right to read.
+        let prepared = connection.prepare(AssertSqlSafe(sql).into_sql_str()).await;
+        let prepared = prepared.map_err(|error| match reason_of_server(&error) {
             Some(reason) => self.refuse(settings, &reason),
             None => failed("check the expressions", settings)(error),
         })?;
-        let parameters = described
+        let parameters = prepared
             .parameters()
             .map_or(0, |parameters| parameters.either(<[_]>::len, |count| count));
-        match described.columns() {
+        match prepared.columns() {
             [column] if parameters == 0 => Ok(column.type_info().name().to_ascii_lowercase()),
             _ => Err(self.refuse(settings, "it is not one expression without parameters")),
         }
