@@ -202,7 +202,7 @@ async fn the_script_of_a_release_is_refused_when_a_relay_has_started_since() {
     assert_eq!(values::<String>(&mut owner, WAITING).await, numbers(2, 6));
 }
 
-/// Its rows are in the outbox for good: the manifest need not list it while it is drained.
+/// Rows that were drained stay in the outbox: the manifest need not list the table meanwhile.
 #[tokio::test]
 async fn a_table_that_was_drained_and_never_adopted_is_not_released() {
     let database = Database::create(15).await.migrated().await;

@@ -228,7 +228,7 @@ async fn a_manifest_with_entries_that_cannot_work_is_refused() {
         ),
         (
             vec!["{ table: public.o, preset: Debezium, retain: 48h }"],
-            "retain needs publishedColumn: it tells how old a published row is",
+            "retain needs publishedColumn, the column with the time of publication",
         ),
         (
             vec!["{ table: public.o, preset: Debezum }"],

@@ -185,11 +185,11 @@ impl Adoption<'_> {
         let is_random = keys
             .clone()
             .any(|column| self.table.type_of(column) == Some("uuid"));
-        let place = is_random.then(|| "r.ctid".to_owned());
+        let ctid = is_random.then(|| "r.ctid".to_owned());
         let keys = keys.map(|column| format!("r.{}", quoted(column)));
         created_at
             .into_iter()
-            .chain(place)
+            .chain(ctid)
             .chain(keys)
             .collect::<Vec<_>>()
             .join(", ")
