@@ -53,7 +53,7 @@ pub fn timestamp_ms(created_at_us: i64, now_ms: i64) -> Option<i64> {
 }
 
 /// Headers of a record: the row's own, then the relay's. A row header with the name of one of the
-/// relay's is left out, and counted in `replaced`.
+/// relay's is left out, and counted in `replaced` unless the two are equal.
 ///
 /// # Errors
 /// If the row's headers are not a JSON object, or hold text that no record can carry.
@@ -70,7 +70,7 @@ pub fn headers(
         let value = header_value(json)?;
         let value = value.as_ref().map(|Text(value)| &**value);
         if is_reserved(key, value, style, &relay_headers) {
-            *replaced += 1;
+            *replaced += u64::from(!is_equal(key, value, &relay_headers));
         } else {
             all = all.insert(Header { key, value });
         }
@@ -143,6 +143,13 @@ fn is_reserved(
         || style == RecordHeaders::CloudEvents
             && key.eq_ignore_ascii_case("content-type")
             && value.is_some_and(is_structured_cloud_event)
+}
+
+/// Whether the relay adds just this header, as for `event_id` of a row of an adopted table.
+fn is_equal(key: &str, value: Option<&str>, relay_headers: &[RelayHeader<'_>]) -> bool {
+    relay_headers
+        .iter()
+        .any(|(name, own)| *name == key && Some(&**own) == value)
 }
 
 /// Whether a `content-type` is the one of a structured CloudEvent.

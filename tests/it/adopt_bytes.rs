@@ -37,7 +37,7 @@ struct Row {
 #[serde(untagged, deny_unknown_fields)]
 enum Expected {
     /// The row is a dead letter for this reason.
-    PutAside { put_aside: String },
+    Faulty { fault: String },
     Event {
         topic: Option<String>,
         event_id: String,
@@ -98,8 +98,8 @@ impl Case {
             .unwrap_or_else(|error| panic!("{}: {error}", self.case));
         let headers: Value = serde_json::from_str(&row.3).expect("JSON");
         let found = match headers.get("outbox_adoption_fault").and_then(Value::as_str) {
-            Some(fault) => Expected::PutAside {
-                put_aside: fault.to_owned(),
+            Some(fault) => Expected::Faulty {
+                fault: fault.to_owned(),
             },
             None => Expected::Event {
                 topic: row.0,

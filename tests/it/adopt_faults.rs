@@ -361,13 +361,13 @@ async fn what_is_put_aside_is_the_whole_row_and_the_reason_holds_no_data_of_it()
         rows[0]
     );
     let mut admin = database.as_admin().await;
-    let put_aside = [events(&mut admin).await, dead_letters(&mut admin).await].concat();
-    for (row, copy) in rows.iter().zip(&put_aside) {
+    let copies = [events(&mut admin).await, dead_letters(&mut admin).await].concat();
+    for (row, copy) in rows.iter().zip(&copies) {
         assert_eq!(Some(row), copy.payload.as_ref());
         let headers = serde_json::to_string(&copy.headers).expect("JSON");
         assert!(!headers.contains("hush"), "{headers}");
     }
-    assert_eq!(put_aside.len(), 2);
+    assert_eq!(copies.len(), 2);
 }
 
 on_oldest_and_newest_server! {

@@ -13,6 +13,7 @@ mod adopt_refused;
 mod adopt_relay;
 mod adopt_release;
 mod adopt_restore;
+mod adopt_services;
 mod adopt_triggers;
 mod alerts;
 mod architecture;

@@ -175,24 +175,19 @@ impl Adoption<'_> {
         }
     }
 
-    /// Order of waiting rows: their time, then their key. All rows of a transaction can have one
-    /// time; random keys are no order then, but the rows' places in the table mostly are.
+    /// Order of waiting rows: their time, then their key. Rows of one transaction often have the
+    /// same time. A UUID does not show which came first, so the row's place in the table precedes
+    /// it, which shows that unless somebody has updated the rows.
     fn order(&self) -> String {
         let expressions = &self.conversions.main.expressions;
         let created_at = expressions.get(&EventColumn::CreatedAt);
         let created_at = created_at.map(|expression| format!("(\n{}\n)", protected(expression)));
-        let keys = self.table.key_columns.iter();
-        let is_random = keys
-            .clone()
-            .any(|column| self.table.type_of(column) == Some("uuid"));
-        let ctid = is_random.then(|| "r.ctid".to_owned());
-        let keys = keys.map(|column| format!("r.{}", quoted(column)));
-        created_at
-            .into_iter()
-            .chain(ctid)
-            .chain(keys)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let keys = &self.table.key_columns;
+        let is_uuid = |column: &String| self.table.type_of(column) == Some("uuid");
+        let ctid = keys.iter().any(is_uuid).then(|| "r.ctid".to_owned());
+        let keys = keys.iter().map(|column| format!("r.{}", quoted(column)));
+        let order = created_at.into_iter().chain(ctid).chain(keys);
+        order.collect::<Vec<_>>().join(", ")
     }
 
     /// Primary key of a row as an object.

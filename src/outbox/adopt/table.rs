@@ -211,13 +211,13 @@ impl Table {
     }
 
     fn obstacle_of_triggers(&self, schema: &SchemaName) -> Option<String> {
-        if let Some(other) = self.adopted_by.as_deref() {
-            if other != schema.as_str() {
-                return Some(format!(
-                    "the outbox in schema {other} has adopted it: remove it from migration.adopt \
-                     of that outbox first"
-                ));
-            }
+        if let Some(other) = self.adopted_by.as_deref()
+            && other != schema.as_str()
+        {
+            return Some(format!(
+                "the outbox in schema {other} has adopted it: remove it from migration.adopt of \
+                 that outbox first"
+            ));
         }
         let later = self.later_triggers.first()?;
         Some(format!(

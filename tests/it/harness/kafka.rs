@@ -15,6 +15,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
+    types::RDKafkaErrorCode,
 };
 
 use uuid::Uuid;
@@ -62,6 +63,32 @@ pub(crate) async fn create_topic_with(name: &str, partitions: i32, properties: &
         .iter()
         .fold(topic, |topic, (property, value)| topic.set(property, value));
     create_topic_at(&rig("RIG_KAFKA"), &topic).await;
+}
+
+/// Creates a topic unless it exists. For names that tests share: a test looks only at records with
+/// its own keys.
+pub(crate) async fn ensure_topic(name: &str, partitions: i32) {
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    let created = admin
+        .create_topics([&topic], &AdminOptions::new())
+        .await
+        .expect("an answer");
+    for result in created {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => panic!("{topic}: {code}"),
+        }
+    }
+}
+
+/// Number of partitions of a topic. Blocks.
+pub(crate) fn partitions_of(topic: &str) -> usize {
+    let consumer: BaseConsumer = client().create().expect("a consumer");
+    let metadata = consumer
+        .fetch_metadata(Some(topic), Duration::from_secs(10))
+        .expect("metadata");
+    metadata.topics()[0].partitions().len()
 }
 
 /// Creates a topic on other brokers than the rig's.
