@@ -22,6 +22,7 @@ pub(super) struct Table {
     /// Role that the migration runs as.
     role: String,
     may_own: bool,
+    may_read: bool,
     has_row_security: bool,
     is_partition: bool,
     /// Names of the columns with their types. Virtual generated columns are left out: they are
@@ -73,6 +74,7 @@ impl Table {
             owner: row.try_get("owner")?,
             role: row.try_get("role")?,
             may_own: row.try_get("may_own")?,
+            may_read: row.try_get("may_read")?,
             has_row_security: row.try_get("has_row_security")?,
             is_partition: row.try_get("is_partition")?,
             columns: columns.into_iter().zip(types).collect(),
@@ -123,6 +125,7 @@ impl Table {
     ) -> Result<(), AdoptError> {
         let obstacle = self
             .obstacle_of_kind()
+            .or_else(|| self.obstacle_of_reading())
             .or_else(|| self.obstacle_of_columns(settings))
             .or_else(|| self.obstacle_of_triggers(schema));
         obstacle.map_or(Ok(()), |obstacle| Err(refused(settings, obstacle)))
@@ -151,6 +154,14 @@ impl Table {
     fn obstacle_of_key(&self) -> Option<String> {
         let missing = self.key_columns.is_empty();
         missing.then(|| "it has no primary key: add one".to_owned())
+    }
+
+    /// Expressions can be checked only by a role that may read the table.
+    fn obstacle_of_reading(&self) -> Option<String> {
+        match self.may_read {
+            true => None,
+            false => self.obstacle_of_rights(),
+        }
     }
 
     fn obstacle_of_rights(&self) -> Option<String> {

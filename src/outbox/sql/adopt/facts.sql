@@ -6,6 +6,7 @@ select
   pg_get_userbyid(c.relowner)::text as owner,
   current_user::text as role,
   pg_has_role(c.relowner, 'usage') as may_own,
+  has_table_privilege(c.oid, 'select') as may_read,
   c.relrowsecurity as has_row_security,
   c.relispartition as is_partition,
   array(
