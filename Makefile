@@ -71,8 +71,8 @@ docs: ## Builds the documentation as a site that works from disk; needs Python 3
 	@site/build
 
 .PHONY: rig-up
-rig-up: ## Starts PostgreSQL 15 to 18, PgBouncer, Kafka and Kubernetes, for `cargo test`
-	$(rig) up postgres:15,16,17,18 pgbouncer kafka kubernetes
+rig-up: ## Starts PostgreSQL 15 to 18, PgBouncer, Kafka 4.3 and 3.8, and Kubernetes, for `cargo test`
+	$(rig) up postgres:15,16,17,18 pgbouncer kafka kafka-3.8 kubernetes
 
 .PHONY: rig-down
 rig-down: ## Stops them; their data stays

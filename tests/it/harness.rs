@@ -5,11 +5,12 @@ pub(crate) mod api_proxy;
 pub(crate) mod api_server;
 pub(crate) mod brokers;
 #[macro_use]
+pub(crate) mod kafka;
+#[macro_use]
 pub(crate) mod postgres;
 pub(crate) mod certificates;
 pub(crate) mod fake_api;
 pub(crate) mod gate;
-pub(crate) mod kafka;
 pub(crate) mod kubernetes;
 pub(crate) mod listeners;
 pub(crate) mod operator;

@@ -26,7 +26,7 @@ use sqlx::{
     postgres::PgConnectOptions, raw_sql,
 };
 
-use super::rig::rig;
+use super::{kafka::KafkaVersion, rig::rig};
 
 /// Declares one test per server version. Each gets a new database.
 macro_rules! on_each_server {
@@ -261,8 +261,17 @@ impl Database {
 
     /// Settings that publish to these topics on the rig's broker.
     pub(crate) fn publishing(&self, topics: Vec<TopicSettings>) -> RelaySettings {
+        self.publishing_to(KafkaVersion::V4_3, topics)
+    }
+
+    /// Settings that publish to these topics on the rig's broker of this version.
+    pub(crate) fn publishing_to(
+        &self,
+        kafka: KafkaVersion,
+        topics: Vec<TopicSettings>,
+    ) -> RelaySettings {
         let mut settings = self.settings();
-        settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA")];
+        settings.kafka.bootstrap_servers = vec![kafka.servers()];
         settings.topics = topics;
         settings
     }
