@@ -43,6 +43,10 @@ bench: ## The relay beside Debezium, a polling worker and the limits of the mach
 bench-micro: ## What the relay's own code costs for a row, in CPU time and without servers: MICRO_ARGS="headers --save-baseline before"
 	cargo bench --locked --bench micro -- $(MICRO_ARGS)
 
+.PHONY: bench-adopt
+bench-adopt: ## What the triggers of an adopted table cost a service: ROUNDS=3 TRANSACTIONS=20000
+	@tests/bench/adopt
+
 .PHONY: bench-operator
 bench-operator: ## What the operator costs with 500 OutboxRelays: time to come to rest, requests, memory: OBJECTS=100
 	@tests/bench/operator
@@ -67,8 +71,8 @@ docs: ## Builds the documentation as a site that works from disk; needs Python 3
 	@site/build
 
 .PHONY: rig-up
-rig-up: ## Starts PostgreSQL 15 to 18, PgBouncer, Kafka and Kubernetes, for `cargo test`
-	$(rig) up postgres:15,16,17,18 pgbouncer kafka kubernetes
+rig-up: ## Starts PostgreSQL 15 to 18, PgBouncer, Kafka 4.3 and 3.8, and Kubernetes, for `cargo test`
+	$(rig) up postgres:15,16,17,18 pgbouncer kafka kafka-3.8 kubernetes
 
 .PHONY: rig-down
 rig-down: ## Stops them; their data stays

@@ -1,21 +1,57 @@
--- Databases as two service teams have them before they know of an outbox. Passwords come as variables, from the Secrets' source.
+-- Databases as two service teams have them before they use OutboxRelay: each has a table event_outbox, and rows in it that its old
+-- worker has not sent yet. Passwords come as variables, from the Secrets' source.
 \set ON_ERROR_STOP 1
 \set QUIET 1
 
--- file-service: one role that owns its database, as most operators of PostgreSQL set it up.
-create role file_service login password :'password';
-create database file_service owner file_service;
+create role file_service_app login password :'password';
+create database huleedu_file_service owner file_service_app;
+create role essay_lifecycle_app login password :'password';
+create database huleedu_essay_lifecycle owner essay_lifecycle_app;
 
--- essay-lifecycle-service: the service, the relay and the owner of the schema are three roles.
-create role essay_lifecycle_owner login password :'password';
-create role essay_lifecycle_service login password :'password';
-create role essay_lifecycle_relay login password :'password';
-create database essay_lifecycle owner essay_lifecycle_owner;
+\connect huleedu_file_service
+set role file_service_app;
+create table file_uploads (id text primary key, revision bigint not null);
+create table event_outbox (
+  id uuid primary key,
+  aggregate_id varchar(255) not null,
+  aggregate_type varchar(100) not null,
+  event_type varchar(255) not null,
+  event_data json not null,
+  event_key varchar(255),
+  topic varchar(255) not null,
+  created_at timestamptz not null default now(),
+  published_at timestamptz,
+  retry_count int not null default 0,
+  last_error text
+);
+create index ix_event_outbox_unpublished on event_outbox (published_at, created_at) where published_at is null;
+create index ix_event_outbox_aggregate on event_outbox (aggregate_type, aggregate_id);
+create index ix_event_outbox_event_type on event_outbox (event_type);
+insert into event_outbox (id, aggregate_id, aggregate_type, event_type, event_data, event_key, topic)
+select gen_random_uuid(), 'upload-' || n, 'file_upload', topic,
+  format(
+    '{"event_id": "%s", "event_type": "%s", "event_timestamp": "2026-03-01T09:30:00Z", "source_service": "file-service", "schema_version": 1, "correlation_id": "%s", "data_schema_uri": null, "data": {"number": %s}, "metadata": null, "topic": "%s"}',
+    gen_random_uuid(), topic, gen_random_uuid(), n, topic
+  )::json,
+  'upload-' || n, topic
+from generate_series(1, 250) as n, (values ('huleedu.file.essay.content.provisioned.v1')) as t (topic);
 
-\connect file_service
-set role file_service;
-create table files (id text primary key, revision bigint not null);
-\connect essay_lifecycle
-set role essay_lifecycle_owner;
+\connect huleedu_essay_lifecycle
+set role essay_lifecycle_app;
 create table essays (id text primary key, revision bigint not null);
-grant select, insert, update on essays to essay_lifecycle_service;
+create table event_outbox (
+  id uuid primary key,
+  aggregate_id varchar(255) not null,
+  aggregate_type varchar(100) not null,
+  event_type varchar(255) not null,
+  event_data json not null,
+  event_key varchar(255),
+  topic varchar(255) not null,
+  created_at timestamptz not null default now(),
+  published_at timestamptz,
+  retry_count int not null default 0,
+  last_error text
+);
+create index ix_event_outbox_unpublished on event_outbox (published_at, created_at) where published_at is null;
+create index ix_event_outbox_aggregate on event_outbox (aggregate_type, aggregate_id);
+create index ix_event_outbox_event_type on event_outbox (event_type);

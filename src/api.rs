@@ -8,6 +8,7 @@
     reason = "the expansion of KubeSchema repeats each struct inside a function"
 )]
 
+mod adopt;
 mod breaker;
 mod crd;
 mod database;
@@ -19,6 +20,7 @@ mod scaling;
 mod status;
 mod topics;
 
+pub use adopt::{AdoptExpressions, AdoptPreset, AdoptedTable, ExhaustedRows};
 pub use breaker::{Breaker, BreakerState};
 pub use crd::custom_resource_definition;
 pub use database::{Database, DatabaseConnection, Grants, Migration, MigrationPolicy};

@@ -2,6 +2,7 @@
 //! the owner of the schema. Arguments come in, text or JSON goes out. IO is thin: the output is
 //! made by pure functions.
 
+mod adopt;
 mod args;
 mod change;
 mod confirm;
@@ -109,6 +110,7 @@ pub async fn run(command: Command, out: &mut impl Write) -> Result<Exit, CliErro
         Command::Status(arguments) => status::status(arguments, out).await,
         Command::DeadLetters { command } => dead_letters::dead_letters(command, out).await,
         Command::Parked { command } => parked::parked(command, out).await,
+        Command::Adopt(arguments) => adopt::adopt(arguments, out).await,
         Command::Owner { command } => owner::owner(command, out).await,
     };
     match result {

@@ -1,6 +1,7 @@
 //! The outbox table: connecting, its schema, its statements. The only place that imports sqlx.
 
 pub mod admin;
+pub mod adopt;
 pub mod connect;
 mod ctid;
 pub mod error;

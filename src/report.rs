@@ -212,6 +212,10 @@ pub enum ProblemClass {
     KeysParked,
     /// A person parked a topic or a key.
     ParkedByHand,
+    /// A row of an adopted table could not be converted into an event.
+    AdoptionFailed,
+    /// A table cannot be adopted as the manifest says.
+    AdoptionRefused,
     /// Any other error of Kafka.
     KafkaError,
     /// A class of a newer version.

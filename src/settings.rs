@@ -11,7 +11,10 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::api::{MigrationPolicy, OnPoison, RecordHeaders, SaslMechanism, TlsMode};
+pub use crate::api::{
+    AdoptExpressions, AdoptPreset, ExhaustedRows, MigrationPolicy, OnPoison, RecordHeaders,
+    SaslMechanism, TlsMode,
+};
 pub use from_manifest::InvalidSpec;
 pub use read::InvalidSettings;
 pub(crate) use secret_files::{DATABASE, DatabaseFiles, KAFKA, MIGRATION, TlsFiles};
@@ -21,7 +24,7 @@ pub use secret_files::{
 };
 
 /// Schema level that this version needs: the number of files in `migrations/`.
-pub const SCHEMA_LEVEL: i64 = 6;
+pub const SCHEMA_LEVEL: i64 = 7;
 
 /// Why an entry of `spec.kafka.properties` is not allowed; `None` if it is. The CRD has the same
 /// rules.
@@ -244,6 +247,43 @@ pub struct MigrationSettings {
     /// Owner that the schema may be taken over from; from any other owner it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub take_over_from: Option<Owner>,
+    /// Outbox tables of services whose new rows become events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopt: Vec<AdoptSettings>,
+}
+
+/// An outbox table of a service whose new rows become events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdoptSettings {
+    /// Schema of the table.
+    pub schema: String,
+    /// Name of the table in its schema.
+    pub table: String,
+    /// Expressions for a known form of table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<AdoptPreset>,
+    /// Expressions that take precedence over those of the preset.
+    #[serde(default)]
+    pub expressions: AdoptExpressions,
+    /// Column that the trigger sets in each new row, that of the preset included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_column: Option<String>,
+    /// What happens to waiting rows that the old worker has given up.
+    #[serde(default)]
+    pub exhausted: ExhaustedRows,
+    /// Whether the trigger locks the key of each row.
+    #[serde(default)]
+    pub ordered: bool,
+    /// Age in ms from which published rows are deleted; if absent, they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain_ms: Option<u64>,
+}
+
+impl fmt::Display for AdoptSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
+    }
 }
 
 /// Database endpoint that only the migration uses.

@@ -4,7 +4,10 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::references::{SecretKey, Tls, UserCredentials};
+use crate::api::{
+    adopt::AdoptedTable,
+    references::{SecretKey, Tls, UserCredentials},
+};
 
 /// Defines a database connection: six fields with three rules, then the struct's own fields. Not a
 /// flattened struct, because serde loses the path of a field with an error in it.
@@ -161,6 +164,12 @@ pub struct Migration {
         regex(pattern = r"^[^/\s]+/[^/\s]+/[^/\s]+$")
     )]
     pub take_over_from: Option<String>,
+    /// Outbox tables that services have already, at most 16. New rows of these tables are
+    /// published. Default: none.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["table".into()]))]
+    pub adopt: Vec<AdoptedTable>,
 }
 
 /// Existing roles that get rights on the schema. The relay's own user gets its rights

@@ -31,6 +31,9 @@ pub enum Command {
         #[command(subcommand)]
         command: ParkedCommand,
     },
+    /// Shows what the adoption of existing outbox tables (migration.adopt) would do, or moves many
+    /// waiting rows before it.
+    Adopt(AdoptArgs),
     /// Shows the OutboxRelay that manages the schema, or releases the schema for another one.
     Owner {
         #[command(subcommand)]
@@ -262,6 +265,28 @@ pub struct AddArgs {
     pub key: Option<String>,
     #[command(flatten)]
     pub confirm: ConfirmArgs,
+}
+
+/// Flags of `adopt`.
+#[derive(Args)]
+#[command(group = ArgGroup::new("action").required(true).args(["dry_run", "drain"]))]
+pub struct AdoptArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Count what would move and what cannot be converted, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Move all waiting rows, the oldest first, 1,000 in a transaction. Use it when more rows wait
+    /// than the migration moves. Stop the old worker first: rows that it has in flight are
+    /// published twice. The schema must exist, and --table is not adopted yet.
+    #[arg(long, requires = "table")]
+    pub drain: bool,
+    /// Only this table of migration.adopt, as schema.table.
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// Do not ask for confirmation. Required when there is no terminal.
+    #[arg(long, short, conflicts_with = "dry_run")]
+    pub yes: bool,
 }
 
 /// Flags of `owner release`.

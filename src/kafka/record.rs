@@ -24,7 +24,14 @@ pub enum HeaderError {
     )]
     /// A name or a value holds NUL, or an escape sequence that is not valid text.
     Character,
+    /// The row has a header [`ADOPTION_FAULT`].
+    #[error("the row could not be converted into an event: correct spec.migration.adopt")]
+    AdoptionFault,
 }
+
+/// Header of a row that holds a copy of a row of an adopted table instead of an event, since an
+/// expression of `migration.adopt` failed for it. Its value is the reason. Such a row is rejected.
+pub(super) const ADOPTION_FAULT: &str = "outbox_adoption_fault";
 
 /// Oldest age in ms of a row whose `created_at` becomes the timestamp of its record.
 const TIMESTAMP_AGE_MAX_MS: i64 = 3_600_000;
@@ -46,7 +53,7 @@ pub fn timestamp_ms(created_at_us: i64, now_ms: i64) -> Option<i64> {
 }
 
 /// Headers of a record: the row's own, then the relay's. A row header with the name of one of the
-/// relay's is left out, and counted in `replaced`.
+/// relay's is left out, and counted in `replaced` unless the two are equal.
 ///
 /// # Errors
 /// If the row's headers are not a JSON object, or hold text that no record can carry.
@@ -63,7 +70,7 @@ pub fn headers(
         let value = header_value(json)?;
         let value = value.as_ref().map(|Text(value)| &**value);
         if is_reserved(key, value, style, &relay_headers) {
-            *replaced += 1;
+            *replaced += u64::from(!is_equal(key, value, &relay_headers));
         } else {
             all = all.insert(Header { key, value });
         }
@@ -88,10 +95,12 @@ fn row_headers(json: &str) -> Result<BTreeMap<Text<'_>, &RawValue>, HeaderError>
     let object: BTreeMap<Text<'_>, &RawValue> =
         serde_json::from_str(json).map_err(|_| header_error(json))?;
     if object.keys().any(|name| name.0.contains('\0')) {
-        Err(HeaderError::Character)
-    } else {
-        Ok(object)
+        return Err(HeaderError::Character);
     }
+    if object.keys().any(|name| name.0 == ADOPTION_FAULT) {
+        return Err(HeaderError::AdoptionFault);
+    }
+    Ok(object)
 }
 
 /// Value of a header: a string is sent as it is, `null` is a header without a value, and anything
@@ -134,6 +143,13 @@ fn is_reserved(
         || style == RecordHeaders::CloudEvents
             && key.eq_ignore_ascii_case("content-type")
             && value.is_some_and(is_structured_cloud_event)
+}
+
+/// Whether the relay adds just this header, as for `event_id` of a row of an adopted table.
+fn is_equal(key: &str, value: Option<&str>, relay_headers: &[RelayHeader<'_>]) -> bool {
+    relay_headers
+        .iter()
+        .any(|(name, own)| *name == key && Some(&**own) == value)
 }
 
 /// Whether a `content-type` is the one of a structured CloudEvent.

@@ -11,9 +11,9 @@ use sqlx::{error::DatabaseError as ServerError, migrate::MigrateError};
 use crate::report::{
     Problem,
     ProblemClass::{
-        self, AuthenticationFailed, DatabaseError as Failed, DatabaseFull, DatabaseMissing,
-        DatabaseReadOnly, InsufficientPrivilege, InvalidSettings, LockTimeout, RoleMissing,
-        SchemaNotReady, SecretInvalid, Unreachable,
+        self, AdoptionFailed, AuthenticationFailed, DatabaseError as Failed, DatabaseFull,
+        DatabaseMissing, DatabaseReadOnly, InsufficientPrivilege, InvalidSettings, LockTimeout,
+        RoleMissing, SchemaNotReady, SecretInvalid, Unreachable,
     },
 };
 
@@ -197,6 +197,19 @@ fn known_sqlstate(code: &str, answer: &dyn ServerError) -> Option<(ProblemClass,
             "a statement took too long and was cancelled: check whether the server is overloaded, \
              or a transaction has been open for hours",
         )),
+        // requeue() raises it.
+        "55000"
+            if answer
+                .message()
+                .starts_with("a row that could not be converted") =>
+        {
+            Some((
+                AdoptionFailed,
+                "a dead letter of class AdoptionFailed holds no event, so it cannot be requeued: \
+                 correct migration.adopt, insert the row into its table again, then discard the \
+                 dead letter; requeue others by their class",
+            ))
+        }
         "40P01" | "40001" => Some((
             Failed,
             "a statement conflicted with another session; this is retried",

@@ -1,6 +1,7 @@
 //! Settings -> a schema at the level of this version, with its owner and grants; and a report for
 //! the operator. IO, in one transaction: a migration that fails or is killed leaves nothing behind.
 
+mod adoption;
 mod apply;
 mod grants;
 mod lock;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use crate::{
     outbox::{
+        adopt::AdoptError,
         connect::{Connect, ConnectError},
         error::DatabaseError,
         schema::SchemaError,
@@ -24,6 +26,7 @@ use crate::{
     settings::{MigrationPolicy, Owner, RelaySettings, SchemaName},
 };
 
+pub use adoption::{drain, dry_run};
 pub use outcome::{in_words, termination_message, until_done};
 pub use resume::{resume_script, resume_sequence};
 pub use script::script;
@@ -38,6 +41,8 @@ pub enum MigrateError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
     #[error("cannot {what}")]
     Prepare {
         what: &'static str,
@@ -128,6 +133,7 @@ impl MigrateError {
         match (self, self.database_error()) {
             (Self::Connect(error), _) => error.problem(),
             (Self::Schema(error), _) => error.problem(),
+            (Self::Adopt(error), _) => error.problem(),
             (Self::CreateSchema { .. }, Some(source))
                 if source.class == ProblemClass::InsufficientPrivilege =>
             {
@@ -156,6 +162,7 @@ impl MigrateError {
         match self {
             Self::Connect(error) => error.problem().class,
             Self::Schema(error) => error.problem().class,
+            Self::Adopt(error) => error.problem().class,
             Self::Prepare { source, .. }
             | Self::CreateSchema { source, .. }
             | Self::ApplyMigrations { source, .. }

@@ -35,7 +35,7 @@ use crate::{
             shutdown::Shutdown,
             tasks::{
                 BacklogEnd, DispositionEnd, FetchEnd, GapScanEnd, LeaseRoundEnd, LookupEnd,
-                SettleEnd, Tasks, TickEnd,
+                PurgeEnd, SettleEnd, Tasks, TickEnd,
             },
             timers::Timers,
         },
@@ -52,6 +52,14 @@ pub(super) struct Process<'a> {
     pub(super) metadata: &'a mut TopicMetadataWatch,
     pub(super) credentials: &'a mut Credentials,
     pub(super) memory: &'a mut SequenceMemory,
+}
+
+impl Process<'_> {
+    /// Whether the manifest has an adopted table whose old rows are deleted.
+    fn purges_adopted_tables(&self) -> bool {
+        let adopted = &self.options.settings.migration.adopt;
+        adopted.iter().any(|table| table.retain_ms.is_some())
+    }
 }
 
 /// One lease, and everything that must not outlive it.
@@ -78,6 +86,7 @@ enum Event {
     Ticked(TickEnd),
     BacklogRead(BacklogEnd),
     GapScanned(GapScanEnd),
+    Purged(PurgeEnd),
     LookedUp(LookupEnd),
     Disposed(DispositionEnd),
     TopicMetadata(TopicMetadata),
@@ -152,6 +161,7 @@ impl<'a> Session<'a> {
             Event::Ticked(ticked) => self.on_ticked(ticked),
             Event::BacklogRead(read) => self.on_backlog_read(read),
             Event::GapScanned(scanned) => self.on_gap_scanned(scanned),
+            Event::Purged(purged) => self.on_purged(purged),
             Event::LookedUp(looked_up) => self.on_looked_up(looked_up),
             Event::Disposed(disposed) => self.on_disposed(disposed),
             Event::TopicMetadata(metadata) => self.on_topic_metadata(&metadata),
@@ -181,6 +191,7 @@ impl<'a> Session<'a> {
         self.start_tick(now);
         self.start_backlog_read(now);
         self.start_gap_scan(now);
+        self.start_purge(now);
     }
 
     /// Waits for the next event. A stop is seen once: then the session shuts down.

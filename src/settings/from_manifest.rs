@@ -10,13 +10,15 @@ use std::{
 
 use crate::{
     api::{
-        Breaker, CertificateSource, Database, DatabaseConnection, Kafka, OutboxRelaySpec,
-        ParseDurationError, Tls, TlsMode, Topic, parse_duration,
+        AdoptExpressions, AdoptPreset, AdoptedTable, Breaker, CertificateSource, Database,
+        DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode, Topic,
+        parse_duration,
     },
     settings::{
-        BreakerSettings, DatabaseSettings, Endpoint, InvalidOwner, InvalidSchemaName,
-        KafkaSettings, MigrationDatabase, MigrationSettings, Owner, RelaySettings, SaslMechanism,
-        SaslSettings, SchemaName, TlsSettings, TopicSettings, first_property_error,
+        AdoptSettings, BreakerSettings, DatabaseSettings, Endpoint, InvalidOwner,
+        InvalidSchemaName, KafkaSettings, MigrationDatabase, MigrationSettings, Owner,
+        RelaySettings, SaslMechanism, SaslSettings, SchemaName, TlsSettings, TopicSettings,
+        first_property_error,
     },
 };
 
@@ -59,6 +61,9 @@ pub enum InvalidSpec {
     /// `takeOverFrom` is not the name of an owner.
     #[error("spec.migration.takeOverFrom: {0}")]
     TakeOverFrom(#[from] InvalidOwner),
+    /// An entry of `adopt` cannot work.
+    #[error("spec.migration.adopt, table '{table}': {reason}")]
+    Adopt { table: String, reason: &'static str },
     /// The list of bootstrap servers is empty.
     #[error("spec.kafka.bootstrapServers: add at least one host:port")]
     NoBootstrapServer,
@@ -106,6 +111,9 @@ pub enum InvalidSpec {
 /// Values that `pollInterval` may have.
 const POLL_INTERVAL_RANGE: RangeInclusive<Duration> =
     Duration::from_millis(5)..=Duration::from_secs(10);
+/// Values that `retain` of an adopted table may have.
+const RETAIN_RANGE: RangeInclusive<Duration> =
+    Duration::from_hours(1)..=Duration::from_hours(87_600);
 /// Smallest value of `breaker.slowAfter`.
 const SLOW_AFTER_MIN: Duration = Duration::from_millis(100);
 /// Largest value of `breaker.openAfter`.
@@ -248,7 +256,75 @@ fn migration(spec: &OutboxRelaySpec) -> Result<MigrationSettings, InvalidSpec> {
         producers: migration.grants.producers.clone(),
         relays: migration.grants.relays.clone(),
         take_over_from: take_over_from.transpose()?,
+        adopt: adopt(&migration.adopt)?,
     })
+}
+
+fn adopt(tables: &[AdoptedTable]) -> Result<Vec<AdoptSettings>, InvalidSpec> {
+    let mut names = BTreeSet::new();
+    if let Some(twice) = tables.iter().find(|entry| !names.insert(&entry.table)) {
+        return Err(invalid_adopt(twice, "it is listed twice; remove one entry"));
+    }
+    tables.iter().map(adopted_table).collect()
+}
+
+fn adopted_table(entry: &AdoptedTable) -> Result<AdoptSettings, InvalidSpec> {
+    let names = entry
+        .table
+        .split_once('.')
+        .filter(|(schema, table)| !schema.is_empty() && !table.is_empty() && !table.contains('.'));
+    let Some((schema, table)) = names else {
+        return Err(invalid_adopt(entry, "write it as schema.table"));
+    };
+    if entry.preset.is_none() && !has_required_expressions(&entry.expressions) {
+        let reason = "without a preset, set expressions for payload, eventType, aggregateType and \
+            aggregateId";
+        return Err(invalid_adopt(entry, reason));
+    }
+    let published_column = entry.published_column.clone().or_else(|| {
+        (entry.preset == Some(AdoptPreset::EventOutbox)).then(|| "published_at".to_owned())
+    });
+    Ok(AdoptSettings {
+        schema: schema.to_owned(),
+        table: table.to_owned(),
+        preset: entry.preset,
+        expressions: entry.expressions.clone(),
+        retain_ms: retain_ms(entry, published_column.as_deref())?,
+        published_column,
+        exhausted: entry.exhausted,
+        ordered: entry.ordered,
+    })
+}
+
+fn has_required_expressions(expressions: &AdoptExpressions) -> bool {
+    expressions.payload.is_some()
+        && expressions.event_type.is_some()
+        && expressions.aggregate_type.is_some()
+        && expressions.aggregate_id.is_some()
+}
+
+/// Age in ms from which published rows are deleted.
+fn retain_ms(
+    entry: &AdoptedTable,
+    published_column: Option<&str>,
+) -> Result<Option<u64>, InvalidSpec> {
+    let Some(retain) = &entry.retain else {
+        return Ok(None);
+    };
+    let retain = duration("spec.migration.adopt.retain", retain)?;
+    if !RETAIN_RANGE.contains(&retain) {
+        return Err(invalid_adopt(entry, "retain must be between 1h and 87600h"));
+    }
+    if published_column.is_none() {
+        let reason = "retain needs publishedColumn, the column with the time of publication";
+        return Err(invalid_adopt(entry, reason));
+    }
+    Ok(Some(millis(retain)))
+}
+
+fn invalid_adopt(entry: &AdoptedTable, reason: &'static str) -> InvalidSpec {
+    let table = entry.table.clone();
+    InvalidSpec::Adopt { table, reason }
 }
 
 fn migration_database(database: &DatabaseConnection) -> Result<MigrationDatabase, InvalidSpec> {

@@ -117,6 +117,12 @@ fn every_alert_passes_its_promtool_test() {
 }
 
 #[test]
+fn recording_rules_keep_the_labels_of_the_platforms_dashboards() {
+    let tested = promtool(&["test", "rules", "examples/monitoring/test.yaml"], "");
+    assert!(tested.status.success(), "{}", output_text(&tested));
+}
+
+#[test]
 fn the_chart_links_each_alert_to_its_runbook() {
     let values = "monitoring.prometheusRule.enabled=true,\
                   monitoring.prometheusRule.runbookUrl=https://wiki.invalid/books";

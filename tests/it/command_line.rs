@@ -52,18 +52,18 @@ on_each_server! {
         );
         assert!(
             shown(&output.stdout).starts_with(
-                "schema is at level 6, applied 1, 2, 3, 4, 5, \
-            6\n"
+                "schema is at level 7, applied 1, 2, 3, 4, 5, 6, \
+            7\n"
             ),
             "{}",
             shown(&output.stdout)
         );
         assert_eq!(
             (report.problem, report.applied, report.schema_version),
-            (None, vec![1, 2, 3, 4, 5, 6], Some(6))
+            (None, vec![1, 2, 3, 4, 5, 6, 7], Some(7))
         );
         let (output, report) = migrate(&database.manifest(""), &result);
-        assert!(shown(&output.stdout).starts_with("schema is at level 6, nothing to apply\n"));
+        assert!(shown(&output.stdout).starts_with("schema is at level 7, nothing to apply\n"));
         assert_eq!((report.problem, report.applied), (None, vec![]));
     }
 }
@@ -169,7 +169,7 @@ on_each_server! {
         );
         let sql = shown(&output.stdout);
         assert!(
-            sql.contains("\nbegin;\n")
+            sql.contains("\nbegin isolation level read committed;\n")
                 && sql.contains("create table event")
                 && sql.ends_with("commit;\n"),
             "{sql}"
@@ -288,7 +288,7 @@ on_each_server! {
             .await;
         };
         let (done, ()) = tokio::join!(until_done(&settings, &secrets), started);
-        assert_eq!(done.expect("migrated").applied, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(done.expect("migrated").applied, [1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(
             value::<i64>(
                 &mut admin,

@@ -1,17 +1,20 @@
 //! Shared by tests: addresses of the rig's servers, a database per test, servers with faults.
 
+pub(crate) mod adopted;
 pub(crate) mod api_proxy;
 pub(crate) mod api_server;
 pub(crate) mod brokers;
+#[macro_use]
+pub(crate) mod kafka;
 #[macro_use]
 pub(crate) mod postgres;
 pub(crate) mod certificates;
 pub(crate) mod fake_api;
 pub(crate) mod gate;
-pub(crate) mod kafka;
 pub(crate) mod kubernetes;
 pub(crate) mod listeners;
 pub(crate) mod operator;
+pub(crate) mod own_outbox;
 pub(crate) mod pgbouncer;
 pub(crate) mod pods;
 pub(crate) mod producer;

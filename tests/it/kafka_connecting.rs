@@ -9,7 +9,7 @@ use outbox_relay::{
 
 use crate::harness::{
     certificates::{client, expired_server},
-    kafka::{create_topic, topic_name},
+    kafka::{KafkaVersion, topic_name},
     listeners::{Hello, at_another_address, closed_port, with_certificate},
     postgres::Database,
     rig::{certificate, rig},
@@ -66,9 +66,9 @@ impl Login {
             .expect("asked")
     }
 
-    async fn is_let_in(&self) {
+    async fn is_let_in(&self, kafka: KafkaVersion) {
         let topic = topic_name("login");
-        create_topic(&topic).await;
+        kafka.create_topic(&topic).await;
         assert_eq!(
             self.ask(&topic).await,
             Ok(TopicDescription::Exists {
@@ -84,26 +84,30 @@ impl Login {
     }
 }
 
-#[tokio::test]
-async fn the_right_password_is_let_in_by_each_mechanism_and_with_each_check_of_the_certificate() {
+on_each_kafka!(
+    the_right_password_is_let_in_by_each_mechanism_and_with_each_check_of_the_certificate
+);
+async fn the_right_password_is_let_in_by_each_mechanism_and_with_each_check_of_the_certificate(
+    kafka: KafkaVersion,
+) {
     for mode in [TlsMode::VerifyFull, TlsMode::VerifyCa] {
         for mechanism in [
             SaslMechanism::ScramSha512,
             SaslMechanism::ScramSha256,
             SaslMechanism::Plain,
         ] {
-            Login::to("RIG_KAFKA_SASL_SSL", mode)
+            Login::to(&kafka.variable("_SASL_SSL"), mode)
                 .await
                 .with_password(mechanism, &rig("RIG_KAFKA_PASSWORD"))
-                .is_let_in()
+                .is_let_in(kafka)
                 .await;
         }
     }
 }
 
-#[tokio::test]
-async fn a_wrong_password_is_refused() {
-    let login = Login::to("RIG_KAFKA_SASL_SSL", TlsMode::VerifyFull)
+on_each_kafka!(a_wrong_password_is_refused);
+async fn a_wrong_password_is_refused(kafka: KafkaVersion) {
+    let login = Login::to(&kafka.variable("_SASL_SSL"), TlsMode::VerifyFull)
         .await
         .with_password(SaslMechanism::ScramSha512, "wrong");
     login
@@ -111,19 +115,21 @@ async fn a_wrong_password_is_refused() {
         .await;
 }
 
-#[tokio::test]
-async fn a_client_certificate_is_a_login() {
+on_each_kafka!(a_client_certificate_is_a_login);
+async fn a_client_certificate_is_a_login(kafka: KafkaVersion) {
     let pair = client("relay");
-    Login::to("RIG_KAFKA_MTLS", TlsMode::VerifyFull)
+    Login::to(&kafka.variable("_MTLS"), TlsMode::VerifyFull)
         .await
         .with_certificate(&pair.certificate, &pair.key)
-        .is_let_in()
+        .is_let_in(kafka)
         .await;
 }
 
-#[tokio::test]
-async fn a_client_certificate_that_is_missing_or_of_another_authority_is_refused() {
-    let login = Login::to("RIG_KAFKA_MTLS", TlsMode::VerifyFull).await;
+on_each_kafka!(a_client_certificate_that_is_missing_or_of_another_authority_is_refused);
+async fn a_client_certificate_that_is_missing_or_of_another_authority_is_refused(
+    kafka: KafkaVersion,
+) {
+    let login = Login::to(&kafka.variable("_MTLS"), TlsMode::VerifyFull).await;
     login.is_refused(ProblemClass::KafkaTlsFailed).await;
     let login = login.with_certificate(&certificate("rogue.crt"), &certificate("rogue.key"));
     login.is_refused(ProblemClass::KafkaTlsFailed).await;
@@ -139,7 +145,7 @@ async fn another_host_name_is_refused_unless_only_the_chain_counts() {
         let other = at_another_address(rig("RIG_KAFKA_MTLS").parse().expect("an address")).await;
         let login = login.at(format!("127.0.0.2:{}", other.port()));
         if accepted {
-            login.is_let_in().await;
+            login.is_let_in(KafkaVersion::V4_3).await;
         } else {
             login.is_refused(ProblemClass::KafkaTlsFailed).await;
         }

@@ -3,11 +3,24 @@
 
 #[macro_use]
 mod harness;
+mod adopt_bytes;
+mod adopt_faults;
+mod adopt_migration;
+mod adopt_moving;
+mod adopt_order;
+mod adopt_presets;
+mod adopt_refused;
+mod adopt_relay;
+mod adopt_release;
+mod adopt_restore;
+mod adopt_services;
+mod adopt_triggers;
 mod alerts;
 mod architecture;
 mod chart_install;
 mod chart_values;
 mod cli;
+mod cli_adopt;
 mod cli_parked;
 mod cli_relay;
 mod command_line;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use outbox_relay::settings::{OnPoison, RecordHeaders, RelaySettings, TopicSettings};
 
 use crate::harness::{
-    kafka::{Record, create_topic_with, read_all, topic_name},
+    kafka::{KafkaVersion, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
     rig::rig,
@@ -14,18 +14,22 @@ use crate::harness::{
 
 /// Starts a relay with a topic of one partition, so that records have the order of their rows.
 async fn begin(
+    kafka: KafkaVersion,
     style: RecordHeaders,
     properties: &[(&str, &str)],
 ) -> (Database, RelaySettings, String) {
     let database = Database::create(15).await.migrated().await;
     let topic = topic_name("records");
-    create_topic_with(&topic, 1, properties).await;
-    let mut settings = database.publishing(vec![TopicSettings {
-        name: topic.clone(),
-        event_types: vec![],
-        aggregate_types: vec![],
-        on_poison: OnPoison::Block,
-    }]);
+    kafka.create_topic_with(&topic, 1, properties).await;
+    let mut settings = database.publishing_to(
+        kafka,
+        vec![TopicSettings {
+            name: topic.clone(),
+            event_types: vec![],
+            aggregate_types: vec![],
+            on_poison: OnPoison::Block,
+        }],
+    );
     settings.record_headers = style;
     (database, settings, topic)
 }
@@ -48,12 +52,6 @@ async fn wait_until_drained(database: &Database) {
         (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
     })
     .await;
-}
-
-async fn read(topic: String) -> Vec<Record> {
-    tokio::task::spawn_blocking(move || read_all(&topic))
-        .await
-        .expect("read")
 }
 
 fn id(last: u8) -> String {
@@ -85,7 +83,8 @@ async fn as_cloud_events(topic: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cloud_events_sdk_reads_every_record_of_that_style() {
-    let (database, settings, topic) = begin(RecordHeaders::CloudEvents, &[]).await;
+    let (database, settings, topic) =
+        begin(KafkaVersion::V4_3, RecordHeaders::CloudEvents, &[]).await;
     let forged = concat!(
         r#"{"content-type": "application/cloudevents+json", "CE_ID": "forged", "#,
         r#""ce_source": "forged"}"#,
@@ -133,7 +132,8 @@ async fn the_cloud_events_sdk_reads_every_record_of_that_style() {
     ];
     assert_eq!(as_cloud_events(&topic).await, expected);
     // The SDK does not distinguish an empty value from none. Kafka does.
-    let values: Vec<_> = read(topic)
+    let values: Vec<_> = KafkaVersion::V4_3
+        .read(&topic)
         .await
         .into_iter()
         .map(|record| record.value.map(|value| value.len()))
@@ -141,14 +141,14 @@ async fn the_cloud_events_sdk_reads_every_record_of_that_style() {
     assert_eq!(values, [Some(2), None, Some(4), Some(0)]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tombstone_has_no_value_and_all_headers_in_each_style() {
+on_each_kafka!(a_tombstone_has_no_value_and_all_headers_in_each_style);
+async fn a_tombstone_has_no_value_and_all_headers_in_each_style(kafka: KafkaVersion) {
     for (style, expected) in [
         (RecordHeaders::Standard, "event_id"),
         (RecordHeaders::Debezium, "id"),
         (RecordHeaders::CloudEvents, "ce_id"),
     ] {
-        let (database, settings, topic) = begin(style, &[]).await;
+        let (database, settings, topic) = begin(kafka, style, &[]).await;
         insert(
             &database,
             &topic,
@@ -160,7 +160,7 @@ async fn a_tombstone_has_no_value_and_all_headers_in_each_style() {
         .await;
         let _relay = Relay::start(&database, &settings).await;
         wait_until_drained(&database).await;
-        let records = read(topic).await;
+        let records = kafka.read(&topic).await;
         assert_eq!(
             (records.len(), &records[0].value, records[0].key.as_str()),
             (1, &None, "key"),
@@ -178,9 +178,11 @@ async fn a_tombstone_has_no_value_and_all_headers_in_each_style() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_time_far_from_now_stays_in_the_header_and_is_the_time_of_sending_on_the_record() {
-    let (database, settings, topic) = begin(RecordHeaders::Standard, &[]).await;
+on_each_kafka!(a_time_far_from_now_stays_in_the_header_and_is_the_time_of_sending_on_the_record);
+async fn a_time_far_from_now_stays_in_the_header_and_is_the_time_of_sending_on_the_record(
+    kafka: KafkaVersion,
+) {
+    let (database, settings, topic) = begin(kafka, RecordHeaders::Standard, &[]).await;
     let hours = |shift: &str| {
         format!("gen_random_uuid(), 'f1', 'x', '{{}}', date_trunc('second', now()) {shift}")
     };
@@ -199,7 +201,7 @@ async fn a_time_far_from_now_stays_in_the_header_and_is_the_time_of_sending_on_t
     .await;
     let _relay = Relay::start(&database, &settings).await;
     wait_until_drained(&database).await;
-    let records = read(topic).await;
+    let records = kafka.read(&topic).await;
     let headers: Vec<_> = records
         .iter()
         .map(|record| record.headers["outbox_created_at"].clone())
@@ -219,9 +221,9 @@ async fn a_time_far_from_now_stays_in_the_header_and_is_the_time_of_sending_on_t
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn headers_of_each_kind_of_json_arrive() {
-    let (database, settings, topic) = begin(RecordHeaders::Standard, &[]).await;
+on_each_kafka!(headers_of_each_kind_of_json_arrive);
+async fn headers_of_each_kind_of_json_arrive(kafka: KafkaVersion) {
+    let (database, settings, topic) = begin(kafka, RecordHeaders::Standard, &[]).await;
     let headers = concat!(
         r#"{"": "no name", "n": 1.10, "b": true, "z": null, "a": [1, "x"], "o": "#,
         r#"{"k": {"l": []}}, "Outbox_Seq": "forged", "event_id": 7, "Ö": "ö"}"#,
@@ -234,7 +236,7 @@ async fn headers_of_each_kind_of_json_arrive() {
     .await;
     let relay = Relay::start(&database, &settings).await;
     wait_until_drained(&database).await;
-    let records = read(topic).await;
+    let records = kafka.read(&topic).await;
     let mut found = records[0].headers.clone();
     assert!(
         ["event_id", "outbox_created_at", "outbox_seq"]
@@ -262,15 +264,23 @@ async fn headers_of_each_kind_of_json_arrive() {
     assert_eq!(relay.metric("outbox_replaced_headers_total").await, 2.0);
 }
 
+on_each_kafka!(a_megabyte_of_headers_and_a_long_key_are_published_if_the_topic_accepts_them);
 /// 1 MB of headers makes a record of 1 MB with any payload.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_megabyte_of_headers_and_a_long_key_are_published_if_the_topic_accepts_them() {
+async fn a_megabyte_of_headers_and_a_long_key_are_published_if_the_topic_accepts_them(
+    kafka: KafkaVersion,
+) {
     let large = "gen_random_uuid(), repeat('k', 100000), 'x', jsonb_build_object('large', \
         repeat('h', 1100000)), now()";
-    let (database, mut settings, topic) =
-        begin(RecordHeaders::Standard, &[("max.message.bytes", "5000000")]).await;
+    let (database, mut settings, topic) = begin(
+        kafka,
+        RecordHeaders::Standard,
+        &[("max.message.bytes", "5000000")],
+    )
+    .await;
     let strict = topic_name("strict");
-    create_topic_with(&strict, 1, &[("max.message.bytes", "20000")]).await;
+    kafka
+        .create_topic_with(&strict, 1, &[("max.message.bytes", "20000")])
+        .await;
     settings.topics.push(TopicSettings {
         name: strict,
         event_types: vec![],
@@ -280,7 +290,7 @@ async fn a_megabyte_of_headers_and_a_long_key_are_published_if_the_topic_accepts
     insert(&database, &topic, &[large]).await;
     let _relay = Relay::start(&database, &settings).await;
     wait_until_drained(&database).await;
-    let records = read(topic).await;
+    let records = kafka.read(&topic).await;
     assert_eq!(
         (
             records.len(),
@@ -291,9 +301,11 @@ async fn a_megabyte_of_headers_and_a_long_key_are_published_if_the_topic_accepts
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_whose_headers_no_topic_accepts_parks_its_key_and_is_never_quoted() {
-    let (database, settings, topic) = begin(RecordHeaders::Standard, &[]).await;
+on_each_kafka!(a_record_whose_headers_no_topic_accepts_parks_its_key_and_is_never_quoted);
+async fn a_record_whose_headers_no_topic_accepts_parks_its_key_and_is_never_quoted(
+    kafka: KafkaVersion,
+) {
+    let (database, settings, topic) = begin(kafka, RecordHeaders::Standard, &[]).await;
     insert(
         &database,
         &topic,
@@ -321,5 +333,5 @@ async fn a_record_whose_headers_no_topic_accepts_parks_its_key_and_is_never_quot
         .await,
         1
     );
-    assert_eq!(read(topic).await.len(), 0);
+    assert_eq!(kafka.read(&topic).await.len(), 0);
 }

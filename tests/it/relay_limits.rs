@@ -8,7 +8,7 @@ use outbox_relay::{
 };
 
 use crate::harness::{
-    kafka::{alter_topic, create_topic, create_topic_with, grow_topic, read_all, topic_name},
+    kafka::{KafkaVersion, alter_topic, create_topic, create_topic_with, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
     rig::{certificate, rig},
@@ -42,11 +42,8 @@ async fn wait_until_drained(database: &Database) {
     .await;
 }
 
-async fn count(topic: &str) -> usize {
-    let topic = topic.to_owned();
-    tokio::task::spawn_blocking(move || read_all(&topic).len())
-        .await
-        .expect("read")
+async fn count(kafka: KafkaVersion, topic: &str) -> usize {
+    kafka.read(topic).await.len()
 }
 
 fn known(max_message_bytes: usize, min_insync_replicas: usize) -> TopicLimits {
@@ -56,22 +53,23 @@ fn known(max_message_bytes: usize, min_insync_replicas: usize) -> TopicLimits {
     }
 }
 
-#[tokio::test]
-async fn limits_are_known_of_topics_that_exist() {
+on_each_kafka!(limits_are_known_of_topics_that_exist);
+async fn limits_are_known_of_topics_that_exist(kafka: KafkaVersion) {
     let (strict, usual, missing) = (
         topic_name("strict"),
         topic_name("usual"),
         topic_name("missing"),
     );
-    create_topic_with(
-        &strict,
-        1,
-        &[("max.message.bytes", "20000"), ("min.insync.replicas", "2")],
-    )
-    .await;
-    create_topic(&usual).await;
+    kafka
+        .create_topic_with(
+            &strict,
+            1,
+            &[("max.message.bytes", "20000"), ("min.insync.replicas", "2")],
+        )
+        .await;
+    kafka.create_topic(&usual).await;
     let database = Database::create(15).await;
-    let mut settings = database.publishing(vec![]).kafka;
+    let mut settings = database.publishing_to(kafka, vec![]).kafka;
     let names = [strict.as_str(), missing.as_str(), usual.as_str()];
     let found = request_topic_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await;
     assert_eq!(
@@ -89,22 +87,26 @@ async fn limits_are_known_of_topics_that_exist() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_accepts_only_small_batches_gets_many_small_rows_without_a_rejection() {
+on_each_kafka!(a_topic_that_accepts_only_small_batches_gets_many_small_rows_without_a_rejection);
+async fn a_topic_that_accepts_only_small_batches_gets_many_small_rows_without_a_rejection(
+    kafka: KafkaVersion,
+) {
     let database = Database::create(15).await.migrated().await;
     let (strict, usual) = (topic_name("strict"), topic_name("usual"));
-    create_topic_with(&strict, 1, &[("max.message.bytes", "20000")]).await;
-    create_topic(&usual).await;
+    kafka
+        .create_topic_with(&strict, 1, &[("max.message.bytes", "20000")])
+        .await;
+    kafka.create_topic(&usual).await;
     insert(&database, &strict, 5000).await;
     insert(&database, &usual, 1000).await;
     let relay = Relay::start(
         &database,
-        &database.publishing(vec![topic(&usual), topic(&strict)]),
+        &database.publishing_to(kafka, vec![topic(&usual), topic(&strict)]),
     )
     .await;
     wait_until_drained(&database).await;
     assert_eq!(
-        (count(&strict).await, count(&usual).await),
+        (count(kafka, &strict).await, count(kafka, &usual).await),
         (5000, 1000),
         "each once: nothing was rejected and sent again"
     );
@@ -151,7 +153,7 @@ async fn a_running_relay_sends_larger_records_once_a_topic_accepts_them() {
     .await;
     execute(&mut admin, "delete from outbox.parked_key").await;
     wait_until_drained(&database).await;
-    assert_eq!(count(&name).await, 12);
+    assert_eq!(count(KafkaVersion::V4_3, &name).await, 12);
 }
 
 /// Together the rows exceed the relay's memory budget, which earlier rows do not predict.
@@ -170,24 +172,24 @@ async fn rows_that_are_suddenly_large_are_fetched_in_pieces() {
     );
     execute(&mut database.as_admin().await, &large).await;
     wait_until_drained(&database).await;
-    assert_eq!(count(&usual).await, 1200, "each once");
+    assert_eq!(count(KafkaVersion::V4_3, &usual).await, 1200, "each once");
     assert!(relay.log().contains("larger than"), "{}", relay.log());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn partitions_added_under_load_are_counted_and_reported() {
+on_each_kafka!(partitions_added_under_load_are_counted_and_reported);
+async fn partitions_added_under_load_are_counted_and_reported(kafka: KafkaVersion) {
     let database = Database::create(15).await.migrated().await;
     let (grows, stays) = (topic_name("grows"), topic_name("stays"));
-    create_topic_with(&grows, 2, &[]).await;
-    create_topic(&stays).await;
+    kafka.create_topic_with(&grows, 2, &[]).await;
+    kafka.create_topic(&stays).await;
     let relay = Relay::start(
         &database,
-        &database.publishing(vec![topic(&grows), topic(&stays)]),
+        &database.publishing_to(kafka, vec![topic(&grows), topic(&stays)]),
     )
     .await;
     insert(&database, &grows, 1000).await;
     wait_until_drained(&database).await;
-    grow_topic(&grows, 5).await;
+    kafka.grow_topic(&grows, 5).await;
     insert(&database, &grows, 1000).await;
     let message = until("the problem PartitionsAdded", async || {
         let problems = relay.report().await?.problems;
@@ -210,7 +212,7 @@ async fn partitions_added_under_load_are_counted_and_reported() {
         (3.0, 0.0)
     );
     wait_until_drained(&database).await;
-    assert_eq!(count(&grows).await, 2000);
+    assert_eq!(count(kafka, &grows).await, 2000);
 }
 
 /// Grants the user only the rights to write to and describe a topic, which a relay needs.
@@ -281,5 +283,5 @@ async fn a_topic_with_a_hidden_configuration_has_unknown_limits_and_gets_its_row
     let _relay = Relay::start(&database, &settings).await;
     insert(&database, &hidden, 1000).await;
     wait_until_drained(&database).await;
-    assert_eq!(count(&hidden).await, 1000);
+    assert_eq!(count(KafkaVersion::V4_3, &hidden).await, 1000);
 }

@@ -11,7 +11,7 @@ use rdkafka::admin::{NewTopic, TopicReplication};
 
 use crate::harness::{
     brokers::Brokers,
-    kafka::{Record, create_topic_at, read_all_at, topic_name},
+    kafka::{KafkaVersion, Record, create_topic_at, read_all_at, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
     writers::{Load, Steady, verify, write},
@@ -170,6 +170,40 @@ async fn a_cluster_that_is_down_under_load_costs_nothing_but_time() {
         verify(&committed, &read(&brokers, &topic).await),
         0,
         "the producer that survived the outage repeats nothing"
+    );
+}
+
+on_each_kafka!(a_broker_that_is_killed_and_restarts_under_load_loses_and_reorders_nothing);
+async fn a_broker_that_is_killed_and_restarts_under_load_loses_and_reorders_nothing(
+    kafka: KafkaVersion,
+) {
+    let mut brokers = Brokers::start_version(kafka, 1).await;
+    let topic = topic_name("restarts");
+    create_topic_at(
+        &brokers.servers(),
+        &NewTopic::new(&topic, 6, TopicReplication::Fixed(1)),
+    )
+    .await;
+    let database = Database::create(15).await.migrated().await;
+    let relay = Relay::start(
+        &database,
+        &settings(&database, &brokers.servers(), &[&topic]),
+    )
+    .await;
+    let service = Steady::start(&database, &topic, 50);
+    wait_until_publishing(&relay, &topic, 1000.0).await;
+    brokers.kill(1);
+    let killed = Instant::now();
+    brokers.launch(1);
+    brokers.wait_until_up().await;
+    wait_until_publishing(&relay, &topic, 1000.0).await;
+    eprintln!("publishing again {:?} after the kill", killed.elapsed());
+    let committed = service.stop().await;
+    wait_until_drained(&database).await;
+    assert_eq!(
+        verify(&committed, &read(&brokers, &topic).await),
+        0,
+        "the producer that survived the restart repeats nothing"
     );
 }
 

@@ -9,7 +9,7 @@ use outbox_relay::{
 };
 
 use crate::harness::{
-    kafka::{Record, alter_topic, create_topic, create_topic_with, read_all, topic_name},
+    kafka::{KafkaVersion, Record, create_topic, create_topic_with, read_all, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
 };
@@ -88,17 +88,17 @@ fn firsts(records: &[Record], key: &str) -> Vec<u32> {
     firsts
 }
 
+on_each_kafka!(no_row_overtakes_a_rejected_one_that_was_the_first_in_its_partition);
 /// Brokers detect a gap only in partitions where they know the producer. Here each poison row is
 /// the first of its key, in empty partitions.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_row_overtakes_a_rejected_one_that_was_the_first_in_its_partition() {
+async fn no_row_overtakes_a_rejected_one_that_was_the_first_in_its_partition(kafka: KafkaVersion) {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("first");
-    create_topic_with(&name, 24, SMALL).await;
+    kafka.create_topic_with(&name, 24, SMALL).await;
     insert(&database, &name, 0, 299, &(0..24).collect::<Vec<_>>()).await;
     let _relay = Relay::start(
         &database,
-        &database.publishing(vec![topic(&name, OnPoison::Block)]),
+        &database.publishing_to(kafka, vec![topic(&name, OnPoison::Block)]),
     )
     .await;
     // All three rows of 24 keys wait, and no rows of the other 76 keys.
@@ -107,7 +107,7 @@ async fn no_row_overtakes_a_rejected_one_that_was_the_first_in_its_partition() {
         (parked(&database).await == 24).then_some(())
     })
     .await;
-    let records = read(&name).await;
+    let records = kafka.read(&name).await;
     for key in 0..24 {
         assert_eq!(firsts(&records, &format!("k{key}")), [0; 0], "key {key}");
     }
@@ -119,15 +119,17 @@ async fn no_row_overtakes_a_rejected_one_that_was_the_first_in_its_partition() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_skipped() {
+on_each_kafka!(a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_skipped);
+async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_skipped(
+    kafka: KafkaVersion,
+) {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("poison");
-    create_topic_with(&name, 6, SMALL).await;
+    kafka.create_topic_with(&name, 6, SMALL).await;
     insert(&database, &name, 1, 10_000, &[5_042]).await;
     let relay = Relay::start(
         &database,
-        &database.publishing(vec![topic(&name, OnPoison::Block)]),
+        &database.publishing_to(kafka, vec![topic(&name, OnPoison::Block)]),
     )
     .await;
 
@@ -181,7 +183,7 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
         value::<i64>(&mut admin, "select count(*) from outbox.dead_letter").await,
         1
     );
-    let records = read(&name).await;
+    let records = kafka.read(&name).await;
     for key in 0..100 {
         let expected: Vec<u32> = (1..=10_000)
             .filter(|n| n % 100 == key && *n != 5_042)
@@ -190,15 +192,17 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_letter_unblocks_its_key_and_follows_all_sent_rows_when_requeued() {
+on_each_kafka!(a_dead_letter_unblocks_its_key_and_follows_all_sent_rows_when_requeued);
+async fn a_dead_letter_unblocks_its_key_and_follows_all_sent_rows_when_requeued(
+    kafka: KafkaVersion,
+) {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("dead");
-    create_topic_with(&name, 6, SMALL).await;
+    kafka.create_topic_with(&name, 6, SMALL).await;
     insert(&database, &name, 1, 2_000, &[777, 778]).await;
     let _relay = Relay::start(
         &database,
-        &database.publishing(vec![topic(&name, OnPoison::DeadLetter)]),
+        &database.publishing_to(kafka, vec![topic(&name, OnPoison::DeadLetter)]),
     )
     .await;
     rows(&database, 0).await;
@@ -211,14 +215,16 @@ async fn a_dead_letter_unblocks_its_key_and_follows_all_sent_rows_when_requeued(
     );
     assert_eq!(parked(&database).await, 0);
 
-    alter_topic(&name, "max.message.bytes", "1000000").await;
+    kafka
+        .alter_topic(&name, "max.message.bytes", "1000000")
+        .await;
     execute(
         &mut admin,
         "select outbox.requeue(event_id) from outbox.dead_letter order by id",
     )
     .await;
     rows(&database, 0).await;
-    let records = read(&name).await;
+    let records = kafka.read(&name).await;
     for (key, dead) in [("k77", 777), ("k78", 778)] {
         let small: Vec<u32> = (1..=2_000)
             .filter(|n| n % 100 == dead % 100 && *n != dead)
@@ -232,17 +238,17 @@ async fn a_dead_letter_unblocks_its_key_and_follows_all_sent_rows_when_requeued(
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_above_every_limit_parks_its_key_alone() {
+on_each_kafka!(a_record_above_every_limit_parks_its_key_alone);
+async fn a_record_above_every_limit_parks_its_key_alone(kafka: KafkaVersion) {
     let database = Database::create(15).await.migrated().await;
     let (parked_topic, other_topic) = (topic_name("parked"), topic_name("other"));
-    create_topic(&parked_topic).await;
-    create_topic(&other_topic).await;
+    kafka.create_topic(&parked_topic).await;
+    kafka.create_topic(&other_topic).await;
     let topics = vec![
         topic(&parked_topic, OnPoison::Block),
         topic(&other_topic, OnPoison::Block),
     ];
-    let _relay = Relay::start(&database, &database.publishing(topics)).await;
+    let _relay = Relay::start(&database, &database.publishing_to(kafka, topics)).await;
     let large = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
          values ('a', 'k7', 'E', '{parked_topic}', convert_to(repeat('x', 2000000), 'UTF8'))"
@@ -254,8 +260,8 @@ async fn a_record_above_every_limit_parks_its_key_alone() {
     assert_eq!(
         (
             parked(&database).await,
-            read(&other_topic).await.len(),
-            read(&parked_topic).await.len()
+            kafka.read(&other_topic).await.len(),
+            kafka.read(&parked_topic).await.len()
         ),
         (1, 100, 99)
     );

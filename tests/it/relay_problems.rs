@@ -12,7 +12,7 @@ use outbox_relay::{
 };
 
 use crate::harness::{
-    kafka::{Record, create_topic, read_all, topic_name},
+    kafka::{KafkaVersion, Record, create_topic, read_all, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
     rig::{certificate, rig},
@@ -75,14 +75,14 @@ fn uuid(last: u8) -> String {
     format!("00000000-0000-0000-0000-0000000000{last:02}")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_of_a_missing_topic_wait_and_are_published_once_it_exists() {
+on_each_kafka!(rows_of_a_missing_topic_wait_and_are_published_once_it_exists);
+async fn rows_of_a_missing_topic_wait_and_are_published_once_it_exists(kafka: KafkaVersion) {
     let database = Database::create(15).await.migrated().await;
     let (missing, there) = (topic_name("missing"), topic_name("there"));
-    create_topic(&there).await;
+    kafka.create_topic(&there).await;
     let relay = Relay::start(
         &database,
-        &database.publishing(vec![topic(&missing), topic(&there)]),
+        &database.publishing_to(kafka, vec![topic(&missing), topic(&there)]),
     )
     .await;
     let message = problem(&relay, ProblemClass::TopicMissing).await;
@@ -102,13 +102,13 @@ async fn rows_of_a_missing_topic_wait_and_are_published_once_it_exists() {
     .await;
     rows(&database, 1).await;
     assert_eq!(
-        read(&there).await.len(),
+        kafka.read(&there).await.len(),
         1,
         "rows of the other topic to be published"
     );
-    create_topic(&missing).await;
+    kafka.create_topic(&missing).await;
     rows(&database, 0).await;
-    assert_eq!(read(&missing).await.len(), 1);
+    assert_eq!(kafka.read(&missing).await.len(), 1);
     wait_until_resolved(&relay, ProblemClass::TopicMissing).await;
 }
 
@@ -247,8 +247,8 @@ async fn a_client_certificate_is_a_login_and_a_foreign_authority_is_refused() {
     wait_until_resolved(&relay, ProblemClass::KafkaTlsFailed).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_carries_key_value_and_headers_of_its_row_in_each_style() {
+on_each_kafka!(a_record_carries_key_value_and_headers_of_its_row_in_each_style);
+async fn a_record_carries_key_value_and_headers_of_its_row_in_each_style(kafka: KafkaVersion) {
     for style in [
         RecordHeaders::Standard,
         RecordHeaders::Debezium,
@@ -256,11 +256,14 @@ async fn a_record_carries_key_value_and_headers_of_its_row_in_each_style() {
     ] {
         let database = Database::create(15).await.migrated().await;
         let name = topic_name("headers");
-        create_topic(&name).await;
-        let mut settings = database.publishing(vec![TopicSettings {
-            event_types: vec!["E".to_owned()],
-            ..topic(&name)
-        }]);
+        kafka.create_topic(&name).await;
+        let mut settings = database.publishing_to(
+            kafka,
+            vec![TopicSettings {
+                event_types: vec!["E".to_owned()],
+                ..topic(&name)
+            }],
+        );
         settings.record_headers = style;
         let _relay = Relay::start(&database, &settings).await;
         insert(
@@ -278,7 +281,7 @@ async fn a_record_carries_key_value_and_headers_of_its_row_in_each_style() {
         )
         .await;
         rows(&database, 0).await;
-        let records = read(&name).await;
+        let records = kafka.read(&name).await;
         assert_eq!(records.len(), 2);
         assert_eq!(
             (

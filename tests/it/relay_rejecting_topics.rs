@@ -11,7 +11,7 @@ use outbox_relay::{
 };
 
 use crate::harness::{
-    kafka::{Record, create_topic, create_topic_with, delete_topic, read_all, topic_name},
+    kafka::{KafkaVersion, Record, create_topic, create_topic_with, read_all, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
     rig::{certificate, rig},
@@ -223,15 +223,15 @@ async fn batches_that_an_unknown_limit_rejects_become_smaller_and_no_row_is_blam
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_deleted_and_recreated_under_load_gets_its_rows_in_order() {
+on_each_kafka!(a_topic_deleted_and_recreated_under_load_gets_its_rows_in_order);
+async fn a_topic_deleted_and_recreated_under_load_gets_its_rows_in_order(kafka: KafkaVersion) {
     let database = Database::create(15).await.migrated().await;
     let (recreated, allowed) = (topic_name("recreated"), topic_name("other"));
-    create_topic(&recreated).await;
-    create_topic(&allowed).await;
+    kafka.create_topic(&recreated).await;
+    kafka.create_topic(&allowed).await;
     let relay = Relay::start(
         &database,
-        &database.publishing(vec![topic(&recreated), topic(&allowed)]),
+        &database.publishing_to(kafka, vec![topic(&recreated), topic(&allowed)]),
     )
     .await;
     let (to_recreated, to_allowed) = (
@@ -239,16 +239,16 @@ async fn a_topic_deleted_and_recreated_under_load_gets_its_rows_in_order() {
         Steady::start(&database, &allowed, 10),
     );
     to_recreated.wait_until_written(500).await;
-    delete_topic(&recreated).await;
+    kafka.delete_topic(&recreated).await;
     problem(&relay, ProblemClass::TopicMissing).await;
-    create_topic(&recreated).await;
+    kafka.create_topic(&recreated).await;
     to_recreated.wait_until_written(2000).await;
     let (recreated_rows, allowed_rows) = (to_recreated.stop().await, to_allowed.stop().await);
     wait_until_drained(&database).await;
-    verify(&allowed_rows, &read(&allowed).await);
+    verify(&allowed_rows, &kafka.read(&allowed).await);
     // Records that were acknowledged earlier are deleted with the topic. The remaining rows of each
     // key arrived in order and without a gap.
-    let records = read(&recreated).await;
+    let records = kafka.read(&recreated).await;
     for (key, committed) in recreated_rows {
         let mut firsts = Vec::new();
         for record in records.iter().filter(|record| record.key == key) {

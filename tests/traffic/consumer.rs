@@ -2,6 +2,7 @@
 //! ledger.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -20,7 +21,7 @@ use crate::ledger::{Arrival, Ledger};
 /// Starts a thread that reads until `stop` is cancelled.
 pub(crate) fn start(
     kafka: &str,
-    topics: &[String],
+    topics: BTreeSet<String>,
     ledger: Arc<Ledger>,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
@@ -30,7 +31,7 @@ pub(crate) fn start(
         .set("enable.auto.commit", "false")
         .create()?;
     let mut partitions = TopicPartitionList::new();
-    for name in topics {
+    for name in &topics {
         let metadata = consumer.fetch_metadata(Some(name), Duration::from_secs(10))?;
         let found = metadata
             .topics()

@@ -1,7 +1,8 @@
 //! Traffic for the demo and the end-to-end test. `run` simulates services that write business rows
-//! and outbox rows in one transaction each. It reads all their topics from the first record on and
-//! checks that nothing is lost, nothing that was rolled back is published, and each key is in
-//! order. `topics` creates topics.
+//! and outbox rows in one transaction each: with `enqueue`, or into a table `event_outbox` that
+//! their OutboxRelay adopts. It reads all their topics from the first record on and checks that
+//! nothing is lost, nothing that was rolled back is published, and each key is in order. `topics`
+//! creates topics.
 
 #![expect(clippy::print_stdout, reason = "people read the output")]
 
@@ -14,7 +15,7 @@ mod service;
 mod topics;
 mod writer;
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -91,14 +92,15 @@ async fn run(arguments: Run) -> anyhow::Result<bool> {
         .iter()
         .map(|service| Service::open(service).map(Arc::new))
         .collect::<Result<_, _>>()?;
-    let topics: Vec<String> = services
+    // Services can share a topic.
+    let topics: BTreeSet<String> = services
         .iter()
         .flat_map(|service| service.topics())
         .collect();
     let ledger = Arc::new(Ledger::default());
     let stop = CancellationToken::new();
 
-    let consumer = consumer::start(&arguments.kafka, &topics, Arc::clone(&ledger), stop.clone())
+    let consumer = consumer::start(&arguments.kafka, topics, Arc::clone(&ledger), stop.clone())
         .context("cannot read the topics")?;
     let progress = tokio::spawn(progress::print(Arc::clone(&ledger), stop.clone()));
     let end = CancellationToken::new();

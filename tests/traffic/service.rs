@@ -38,14 +38,23 @@ pub(crate) struct Service {
     /// SQL that writes the business row with the next revision of the aggregate. It locks the row
     /// until the transaction ends.
     pub(crate) next_revision: SqlStr,
-    /// SQL that writes the outbox row.
-    pub(crate) enqueue: SqlStr,
+    pub(crate) outbox: Outbox,
+}
+
+/// How a service writes an event.
+pub(crate) enum Outbox {
+    /// With this call of function `enqueue`.
+    Enqueue(SqlStr),
+    /// Into its own table `event_outbox`, which is adopted, as the Python library of the essay
+    /// platform does it. The text is the `source_service` of its envelopes.
+    Adopted(String),
 }
 
 impl Service {
     pub(crate) fn open(argument: &ServiceArgument) -> anyhow::Result<Self> {
         let settings = super::topic_settings(&argument.manifest)?;
         let (table, schema) = (&argument.table, settings.database.schema.as_str());
+        let is_adopted = !settings.migration.adopt.is_empty();
         let pool = PgPoolOptions::new()
             .max_connections(8)
             .connect_lazy(&argument.url)
@@ -55,7 +64,7 @@ impl Service {
             routes: settings
                 .topics
                 .into_iter()
-                .filter(|topic| !topic.event_types.is_empty())
+                .filter(|topic| is_adopted || !topic.event_types.is_empty())
                 .collect(),
             pool,
             next_revision: AssertSqlSafe(format!(
@@ -63,15 +72,24 @@ impl Service {
                  revision = {table}.revision + 1 returning revision"
             ))
             .into_sql_str(),
-            enqueue: AssertSqlSafe(format!(
-                "select {schema}.enqueue(aggregate_type => $1, aggregate_id => $2, event_type => \
-                 $3, payload => $4, event_id => $5)"
-            ))
-            .into_sql_str(),
+            outbox: if is_adopted {
+                Outbox::Adopted(settings.owner.name)
+            } else {
+                Outbox::Enqueue(enqueue(schema))
+            },
         })
     }
 
+    /// Names of the topics that it writes to.
     pub(crate) fn topics(&self) -> Vec<String> {
         self.routes.iter().map(|topic| topic.name.clone()).collect()
     }
+}
+
+fn enqueue(schema: &str) -> SqlStr {
+    AssertSqlSafe(format!(
+        "select {schema}.enqueue(aggregate_type => $1, aggregate_id => $2, event_type => $3, \
+         payload => $4, event_id => $5)"
+    ))
+    .into_sql_str()
 }

@@ -1,6 +1,6 @@
 //! Creates topics, which the relay never does.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -31,7 +31,8 @@ pub(crate) async fn run(arguments: Topics) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", &arguments.kafka)
         .create()?;
-    let mut names = Vec::new();
+    // Services can share a topic.
+    let mut names = BTreeSet::new();
     for manifest in &arguments.manifests {
         names.extend(
             super::topic_settings(manifest)?

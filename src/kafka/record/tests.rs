@@ -65,6 +65,19 @@ fn a_row_brings_its_own_headers_and_the_relay_adds_its() {
 }
 
 #[test]
+fn a_header_that_equals_the_relays_is_not_counted_as_replaced() {
+    for (json, expected) in [
+        (r#"{"event_type": "Created"}"#, 0),
+        (r#"{"event_type": "Removed"}"#, 1),
+        (r#"{"Event_Type": "Created"}"#, 1),
+        (r#"{"event_type": null}"#, 1),
+    ] {
+        let (headers, replaced) = named(json, RecordHeaders::Standard);
+        assert_eq!((headers.len(), replaced), (6, expected), "{json}");
+    }
+}
+
+#[test]
 fn a_row_cannot_forge_the_relays_headers() {
     let (headers, replaced) = named(r#"{"outbox_seq": "1", "id": "x"}"#, RecordHeaders::Debezium);
     assert_eq!(replaced, 2);

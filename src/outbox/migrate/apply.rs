@@ -7,6 +7,7 @@ use sqlx::{PgConnection, migrate::Migrator, query, query_scalar};
 
 use crate::{
     outbox::{
+        adopt,
         migrate::{
             MigrateError, Migrated,
             grants::{self, WantedGrants},
@@ -37,11 +38,14 @@ pub(super) async fn apply(
     let mut transaction = connection.begin(schema).await?;
 
     lock::lock_schema(&mut transaction, schema, lock_wait).await?;
+    adopt::lock_tables(&mut transaction, settings, lock_wait).await?;
     let before = lock::read_state(&mut transaction, schema).await?;
     before.check_not_too_new(schema)?;
     let wanted = WantedGrants::new(&settings.migration, relay_user);
     change_schema(&mut transaction, settings, &before, wanted).await?;
-    let migrated = describe_result(&mut transaction, schema, &before).await?;
+    let adopted = adopt::apply(&mut transaction, settings).await?;
+    let mut migrated = describe_result(&mut transaction, schema, &before).await?;
+    migrated.notes.extend(adopted);
 
     transaction::commit(transaction)
         .await

@@ -343,6 +343,7 @@ mod tests {
             producers,
             relays: Vec::new(),
             take_over_from: None,
+            adopt: Vec::new(),
         };
         WantedGrants::new(&settings, relay_user.to_owned())
     }

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, migrate::Migration, query_scalar};
 
 use crate::{
     outbox::{
+        adopt,
         migrate::{
             MigrateError, apply,
             grants::{self, WantedGrants},
@@ -30,6 +31,8 @@ struct ScriptInputs {
     grants: String,
     /// Owner that `migration.takeOverFrom` allows to replace, if the schema belongs to it.
     replaced: Option<Owner>,
+    /// Statements that adopt and release tables.
+    adoptions: String,
 }
 
 /// Writes the script, whatever `migration.policy` is. Changes nothing.
@@ -71,6 +74,7 @@ async fn inspect(
         schema_exists: apply::schema_exists(&mut transaction, schema).await?,
         applied: applied_versions(&mut transaction, schema, state.level).await?,
         grants: grants::script(&mut transaction, schema, wanted).await?,
+        adoptions: adopt::script(&mut transaction, settings).await?,
         replaced,
     })
 }
@@ -98,7 +102,7 @@ fn render(schema: &SchemaName, owner: &Owner, inputs: &ScriptInputs) -> String {
 -- Run this script as the role that owns the tables. Do not run it as a superuser: the functions
 -- would have the privileges of a superuser.
 --   psql --set ON_ERROR_STOP=1 --file FILE DATABASE
-begin;
+begin isolation level read committed;
 ",
         env!("CARGO_PKG_VERSION"),
         inputs.level,
@@ -112,7 +116,10 @@ begin;
         render_migrations(inputs),
         render_owner(&schema, owner, inputs.replaced.as_ref()),
     ));
-    text.push_str(&format!("\n-- Privileges.\n{}commit;\n", inputs.grants));
+    text.push_str(&format!(
+        "\n-- Privileges.\n{}{}commit;\n",
+        inputs.grants, inputs.adoptions
+    ));
     text
 }
 
@@ -197,6 +204,7 @@ mod tests {
             applied: applied.iter().copied().collect(),
             grants: "grant x;\n".to_owned(),
             replaced: None,
+            adoptions: String::new(),
         };
         render(&schema, &owner, &inputs)
     }

@@ -27,6 +27,8 @@ pub(in crate::outbox) const EXPECTED: &[&str] = &[
     "column payload bytea null",
     "column headers jsonb not null '{}'::jsonb",
     "column created_at timestamp with time zone not null clock_timestamp()",
+    "column source smallint null",
+    "column source_key jsonb null",
     "index using btree (lane, id)",
 ];
 

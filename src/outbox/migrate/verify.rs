@@ -4,6 +4,7 @@ use sqlx::PgConnection;
 
 use crate::{
     outbox::{
+        adopt,
         migrate::{
             MigrateError, Migrated,
             grants::{self, WantedGrants},
@@ -40,6 +41,9 @@ pub(super) async fn verify(
     }
     let wanted = WantedGrants::new(&settings.migration, relay_user);
     check_rights(&mut transaction, schema, wanted).await?;
+    if state.level >= LEVEL {
+        adopt::check_applied(&mut transaction, settings).await?;
+    }
     Ok(Migrated {
         level: state.level,
         applied: Vec::new(),

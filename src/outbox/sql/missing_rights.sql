@@ -23,4 +23,5 @@ where not case wanted.kind
     and has_function_privilege(wanted.role, '@schema@.bury(smallint, bigint, uuid, text, text, int, timestamptz)', 'execute')
     and has_table_privilege(wanted.role, '@schema@.sequence_state', 'select')
     and has_function_privilege(wanted.role, '@schema@.resume_sequence(bigint, boolean)', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.purge_adopted(int)', 'execute')
 end

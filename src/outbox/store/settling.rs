@@ -3,7 +3,7 @@
 use sqlx::query;
 
 use crate::outbox::{
-    store::{Operation, SettleRow, Store, StoreError, column, row, xid},
+    store::{Operation, SettleRow, Store, StoreError, column, count, row, tuple, xid},
     unit_of_work::Statement,
 };
 
@@ -34,6 +34,22 @@ impl Store {
     pub async fn tick(&self) -> Result<u64, StoreError> {
         let tick = query(self.statements.tick.clone());
         self.completed_xid(Operation::DrawTick, tick).await
+    }
+
+    /// Deletes published rows of adopted tables that are older than their `retain`, in a few blocks
+    /// of each table. Returns how many.
+    ///
+    /// # Errors
+    /// Returns an error when the database fails.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the rows are deleted, or not: a later call goes on.
+    pub async fn purge_adopted(&self) -> Result<u64, StoreError> {
+        let operation = Operation::PurgeAdopted;
+        let purge = query(self.statements.purge_adopted.clone());
+        let row = row(&self.pools.settler, operation, purge).await?;
+        let (deleted,): (i64,) = tuple(operation, &row)?;
+        Ok(count(deleted))
     }
 
     /// Runs a statement and returns the id of its transaction, which has completed by then.

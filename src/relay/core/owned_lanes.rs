@@ -133,6 +133,12 @@ impl Core {
         self.kept_lanes().count() as u32
     }
 
+    /// Whether a lane is owned, a leaving one included.
+    #[must_use]
+    pub fn owns(&self, lane: Lane) -> bool {
+        self.lanes[lane.index()].is_some()
+    }
+
     /// Lanes that are owned and kept.
     pub(super) fn kept_lanes(&self) -> impl Iterator<Item = &OwnedLane> {
         self.lanes.iter().flatten().filter(|lane| lane.is_kept())

@@ -10,7 +10,7 @@ use crate::{
         core::watermarks::XidTick,
         session::{
             Session,
-            tasks::{BacklogEnd, GapScanEnd, TickEnd},
+            tasks::{BacklogEnd, GapScanEnd, PurgeEnd, TickEnd},
         },
         status::ProblemSource,
     },
@@ -102,6 +102,39 @@ impl Session<'_> {
             if self.core.on_straggler(row) {
                 self.report_straggler(row);
             }
+        }
+    }
+
+    /// Deletes old rows of adopted tables, if it is time.
+    pub(super) fn start_purge(&mut self, now: Instant) {
+        if !self.may_purge() || now < self.timers.purge {
+            return;
+        }
+        let store = self.store.clone();
+        self.tasks.purge.start(async move {
+            let result = store.purge_adopted().await;
+            PurgeEnd { began: now, result }
+        });
+    }
+
+    /// Whether a purge may begin: one relay purges for all, the one that owns lane 0.
+    pub(super) fn may_purge(&self) -> bool {
+        self.tasks.purge.is_idle()
+            && !self.is_shutting_down()
+            && self.process.purges_adopted_tables()
+            && self.core.owns(Lane::FIRST)
+    }
+
+    /// Logs how many rows a purge deleted. A failed one is not repeated early.
+    pub(super) fn on_purged(&mut self, purged: PurgeEnd) {
+        self.timers.purged(purged.began, Instant::now());
+        match purged.result {
+            Ok(0) => {}
+            Ok(rows) => tracing::debug!(rows, "old rows of adopted tables were deleted"),
+            Err(error) => tracing::warn!(
+                error = %error.problem().message,
+                "old rows of adopted tables cannot be deleted; this is tried again"
+            ),
         }
     }
 

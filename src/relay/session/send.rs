@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     failpoints::{self, Bug},
-    kafka::{self, DeliveryError, DeliveryReport},
+    kafka::{self, DeliveryError, DeliveryReport, HeaderError},
     relay::{
         core::{
             Outcome, Outgoing,
@@ -88,7 +88,7 @@ impl Session<'_> {
         let Outgoing { slot, topic, row } = outgoing;
         let which = self.process.options.settings.record_headers;
         let headers = kafka::headers(row, which, &self.record_source, replaced_headers)
-            .map_err(|_| DeliveryError::Record(ProblemClass::RecordRejected))?;
+            .map_err(|error| DeliveryError::Record(class_of(error)))?;
         let record = kafka::Record {
             topic: self.core.routes().name(*topic),
             key: row.key(),
@@ -173,6 +173,14 @@ impl Session<'_> {
     fn record_failure(&self, topic: TopicIndex, class: ProblemClass) {
         self.reporter
             .record_failure(self.core.routes().name(topic), class);
+    }
+}
+
+/// Class of a row whose headers no record can carry.
+fn class_of(error: HeaderError) -> ProblemClass {
+    match error {
+        HeaderError::NotAnObject { .. } | HeaderError::Character => ProblemClass::RecordRejected,
+        HeaderError::AdoptionFault => ProblemClass::AdoptionFailed,
     }
 }
 

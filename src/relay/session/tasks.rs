@@ -65,6 +65,13 @@ pub(super) struct GapScanEnd {
     pub(super) result: Result<Vec<RowIdentity>, StoreError>,
 }
 
+/// How a purge of adopted tables ended.
+pub(super) struct PurgeEnd {
+    pub(super) began: Instant,
+    /// Number of rows that it deleted.
+    pub(super) result: Result<u64, StoreError>,
+}
+
 /// How looking rows up ended.
 pub(super) struct LookupEnd {
     pub(super) lookup: Lookup,
@@ -119,6 +126,7 @@ pub(super) struct Tasks {
     pub(super) tick: Task<TickEnd>,
     pub(super) backlog: Task<BacklogEnd>,
     pub(super) gap_scan: Task<GapScanEnd>,
+    pub(super) purge: Task<PurgeEnd>,
     pub(super) lookup: Task<LookupEnd>,
     pub(super) disposition: Task<DispositionEnd>,
     settles: FuturesUnordered<BoxFuture<'static, SettleEnd>>,
@@ -141,6 +149,7 @@ impl Tasks {
             ticked = self.tick.finished() => Event::Ticked(ticked),
             read = self.backlog.finished() => Event::BacklogRead(read),
             scanned = self.gap_scan.finished() => Event::GapScanned(scanned),
+            purged = self.purge.finished() => Event::Purged(purged),
             looked_up = self.lookup.finished() => Event::LookedUp(looked_up),
             disposed = self.disposition.finished() => Event::Disposed(disposed),
         }

@@ -26,6 +26,8 @@ const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 const BACKLOG_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Shortest pause between two gap scans.
 const GAP_SCAN_EVERY: Duration = Duration::from_secs(30);
+/// Shortest pause between two purges of adopted tables.
+const PURGE_EVERY: Duration = Duration::from_secs(2);
 /// A periodic read takes at most this part of the database's time: one in a hundred.
 const READ_TIME_DIVISOR: u32 = 100;
 /// Pause after a failure of the database.
@@ -47,6 +49,7 @@ pub(super) struct Timers {
     pub(super) tick: Instant,
     pub(super) backlog: Instant,
     pub(super) gap_scan: Instant,
+    pub(super) purge: Instant,
     pub(super) record_problems: Instant,
     pub(super) leaders: Instant,
     /// When acknowledged rows are settled although no batch is full; `None` when none waits.
@@ -66,6 +69,7 @@ impl Timers {
             tick: now,
             backlog: now,
             gap_scan: now + GAP_SCAN_EVERY,
+            purge: now + PURGE_EVERY,
             record_problems: now,
             leaders: now,
             settle: None,
@@ -103,6 +107,11 @@ impl Timers {
     /// A gap scan ended.
     pub(super) fn gap_scanned(&mut self, began: Instant, now: Instant) {
         self.gap_scan = next_read(began, now, GAP_SCAN_EVERY);
+    }
+
+    /// A purge of adopted tables ended.
+    pub(super) fn purged(&mut self, began: Instant, now: Instant) {
+        self.purge = next_read(began, now, PURGE_EVERY);
     }
 
     /// Problems with topics and keys were reported.
@@ -180,6 +189,7 @@ impl Session<'_> {
             may_tick.then_some(timers.tick),
             may_read_backlog.then_some(timers.backlog),
             may_scan.then_some(timers.gap_scan),
+            self.may_purge().then_some(timers.purge),
         ]
         .into_iter()
         .flatten()

@@ -14,7 +14,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 
-use super::{gate::Gate, listeners::closed_port, relay::until};
+use super::{gate::Gate, kafka::KafkaVersion, listeners::closed_port, relay::until};
 
 const TOOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool");
 const CLUSTER: &str = "b3duLWNsdXN0ZXItMDAwMQ";
@@ -22,6 +22,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// The cluster. It is killed when this is dropped.
 pub(crate) struct Brokers {
+    version: KafkaVersion,
     folder: PathBuf,
     nodes: Vec<Node>,
     /// Gate between the first node and clients of [`Self::behind_the_gate`].
@@ -39,6 +40,11 @@ struct Node {
 impl Brokers {
     /// Starts a cluster of `nodes` nodes.
     pub(crate) async fn start(nodes: u32) -> Self {
+        Self::start_version(KafkaVersion::V4_3, nodes).await
+    }
+
+    /// Starts a cluster of `nodes` nodes of this version.
+    pub(crate) async fn start_version(version: KafkaVersion, nodes: u32) -> Self {
         let folder = std::env::temp_dir().join(format!(
             "brokers-{}-{}",
             std::process::id(),
@@ -53,6 +59,7 @@ impl Brokers {
         let gate = Gate::open(([127, 0, 0, 1], behind).into()).await;
         let password_gate = Gate::open(([127, 0, 0, 1], password).into()).await;
         let mut brokers = Self {
+            version,
             folder,
             nodes: Vec::new(),
             gate,
@@ -72,7 +79,7 @@ impl Brokers {
             };
             std::fs::write(&settings, properties(number, &ports, &brokers.folder))
                 .expect("written");
-            format(&settings);
+            format(version, &settings);
             brokers.nodes.push(Node {
                 port,
                 settings,
@@ -116,6 +123,7 @@ impl Brokers {
             .arg("kafka.Kafka")
             .arg(&node.settings)
             .env("RIG", super::rig::rig("RIG"))
+            .env("RIG_KAFKA_PART", self.version.part())
             .env("RIG_LOG", "WARN");
         let log_too = log.try_clone().expect("a second handle");
         node.process = Some(
@@ -246,11 +254,12 @@ log.cleaner.dedupe.buffer.size=16777216
     )
 }
 
-fn format(settings: &Path) {
+fn format(version: KafkaVersion, settings: &Path) {
     let mut command = Command::new(TOOL);
     command
         .args(["storage", "format", "-t", CLUSTER, "-c"])
         .arg(settings)
+        .env("RIG_KAFKA_PART", version.part())
         .env("RIG", super::rig::rig("RIG"));
     let done = command.output().expect("bash and java");
     assert!(

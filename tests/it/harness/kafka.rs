@@ -15,6 +15,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
+    types::RDKafkaErrorCode,
 };
 
 use uuid::Uuid;
@@ -22,6 +23,122 @@ use uuid::Uuid;
 use super::rig::rig;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Makes a test per version of Kafka from an async function, which gets the version.
+macro_rules! on_each_kafka {
+    ($check:ident) => {
+        mod $check {
+            use crate::harness::kafka::KafkaVersion;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_3_8() {
+                Box::pin(super::$check(KafkaVersion::V3_8)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_4_3() {
+                Box::pin(super::$check(KafkaVersion::V4_3)).await;
+            }
+        }
+    };
+}
+
+/// A version of Kafka. The rig has brokers of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KafkaVersion {
+    V3_8,
+    V4_3,
+}
+
+impl KafkaVersion {
+    /// Name of the rig's part for this version, and of the folder of its programs.
+    pub(crate) fn part(self) -> &'static str {
+        match self {
+            Self::V3_8 => "kafka-3.8",
+            Self::V4_3 => "kafka",
+        }
+    }
+
+    /// Bootstrap servers without TLS and login.
+    pub(crate) fn servers(self) -> String {
+        rig(&self.variable(""))
+    }
+
+    /// Name of the rig's variable with the bootstrap servers of a listener, such as `_SASL_SSL`.
+    pub(crate) fn variable(self, listener: &str) -> String {
+        match self {
+            Self::V3_8 => format!("RIG_KAFKA_3_8{listener}"),
+            Self::V4_3 => format!("RIG_KAFKA{listener}"),
+        }
+    }
+
+    /// Creates a topic with a number of partitions and these properties.
+    pub(crate) async fn create_topic_with(
+        self,
+        name: &str,
+        partitions: i32,
+        properties: &[(&str, &str)],
+    ) {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let topic = properties
+            .iter()
+            .fold(topic, |topic, (property, value)| topic.set(property, value));
+        create_topic_at(&self.servers(), &topic).await;
+    }
+
+    /// Creates a topic with 6 partitions.
+    pub(crate) async fn create_topic(self, name: &str) {
+        self.create_topic_with(name, 6, &[]).await;
+    }
+
+    /// Deletes a topic with its records.
+    pub(crate) async fn delete_topic(self, name: &str) {
+        let deleted = self
+            .admin()
+            .delete_topics(&[name], &AdminOptions::new())
+            .await
+            .expect("an answer");
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    }
+
+    /// Changes a setting of a topic. Its other settings are reset to their defaults.
+    pub(crate) async fn alter_topic(self, name: &str, key: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        let changed = self
+            .admin()
+            .alter_configs([&change], &AdminOptions::new())
+            .await
+            .expect("an answer");
+        assert!(changed.iter().all(Result::is_ok), "{changed:?}");
+    }
+
+    /// Increases the number of partitions of a topic to `partitions`.
+    pub(crate) async fn grow_topic(self, name: &str, partitions: usize) {
+        let grown = self
+            .admin()
+            .create_partitions(
+                [&NewPartitions::new(name, partitions)],
+                &AdminOptions::new(),
+            )
+            .await
+            .expect("an answer");
+        assert!(grown.iter().all(Result::is_ok), "{grown:?}");
+    }
+
+    /// Reads all records of a topic, by partition.
+    pub(crate) async fn read(self, topic: &str) -> Vec<Record> {
+        let topic = topic.to_owned();
+        tokio::task::spawn_blocking(move || read_all_at(&self.servers(), &topic))
+            .await
+            .expect("read")
+    }
+
+    fn admin(self) -> AdminClient<DefaultClientContext> {
+        client_of(&self.servers())
+            .create()
+            .expect("an admin client")
+    }
+}
 
 /// A record as a consumer sees it.
 #[derive(Clone, Debug)]
@@ -57,11 +174,35 @@ pub(crate) async fn create_topic(name: &str) {
 
 /// Creates a topic with a number of partitions and these properties.
 pub(crate) async fn create_topic_with(name: &str, partitions: i32, properties: &[(&str, &str)]) {
+    KafkaVersion::V4_3
+        .create_topic_with(name, partitions, properties)
+        .await;
+}
+
+/// Creates a topic unless it exists. For names that tests share: a test looks only at records with
+/// its own keys.
+pub(crate) async fn ensure_topic(name: &str, partitions: i32) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    let topic = properties
-        .iter()
-        .fold(topic, |topic, (property, value)| topic.set(property, value));
-    create_topic_at(&rig("RIG_KAFKA"), &topic).await;
+    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    let created = admin
+        .create_topics([&topic], &AdminOptions::new())
+        .await
+        .expect("an answer");
+    for result in created {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => panic!("{topic}: {code}"),
+        }
+    }
+}
+
+/// Number of partitions of a topic. Blocks.
+pub(crate) fn partitions_of(topic: &str) -> usize {
+    let consumer: BaseConsumer = client().create().expect("a consumer");
+    let metadata = consumer
+        .fetch_metadata(Some(topic), Duration::from_secs(10))
+        .expect("metadata");
+    metadata.topics()[0].partitions().len()
 }
 
 /// Creates a topic on other brokers than the rig's.
@@ -108,36 +249,12 @@ pub(crate) async fn set_scram_password_at(servers: &str, user: &str, password: &
 
 /// Deletes a topic with its records.
 pub(crate) async fn delete_topic(name: &str) {
-    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
-    let deleted = admin
-        .delete_topics(&[name], &AdminOptions::new())
-        .await
-        .expect("an answer");
-    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    KafkaVersion::V4_3.delete_topic(name).await;
 }
 
 /// Changes a setting of a topic. Its other settings are reset to their defaults.
 pub(crate) async fn alter_topic(name: &str, key: &str, value: &str) {
-    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
-    let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
-    let changed = admin
-        .alter_configs([&change], &AdminOptions::new())
-        .await
-        .expect("an answer");
-    assert!(changed.iter().all(Result::is_ok), "{changed:?}");
-}
-
-/// Increases the number of partitions of a topic to `partitions`.
-pub(crate) async fn grow_topic(name: &str, partitions: usize) {
-    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
-    let grown = admin
-        .create_partitions(
-            [&NewPartitions::new(name, partitions)],
-            &AdminOptions::new(),
-        )
-        .await
-        .expect("an answer");
-    assert!(grown.iter().all(Result::is_ok), "{grown:?}");
+    KafkaVersion::V4_3.alter_topic(name, key, value).await;
 }
 
 /// Reads all records of a topic, by partition. Blocks.
@@ -198,10 +315,6 @@ pub(crate) fn read_all_at(servers: &str, topic: &str) -> Vec<Record> {
         });
     }
     records
-}
-
-fn client() -> ClientConfig {
-    client_of(&rig("RIG_KAFKA"))
 }
 
 fn client_of(servers: &str) -> ClientConfig {

@@ -26,7 +26,7 @@ use sqlx::{
     postgres::PgConnectOptions, raw_sql,
 };
 
-use super::rig::rig;
+use super::{kafka::KafkaVersion, rig::rig};
 
 /// Declares one test per server version. Each gets a new database.
 macro_rules! on_each_server {
@@ -54,6 +54,32 @@ macro_rules! on_each_server {
             #[tokio::test]
             async fn on_17() {
                 Box::pin(check($crate::harness::postgres::Database::create(17).await)).await;
+            }
+
+            #[tokio::test]
+            async fn on_18() {
+                Box::pin(check($crate::harness::postgres::Database::create(18).await)).await;
+            }
+        }
+    };
+}
+
+/// Declares one test for the oldest server version and one for the newest. Each gets a new database.
+macro_rules! on_oldest_and_newest_server {
+    (
+        $(#[$attribute:meta])*
+        async fn $name:ident($database:ident: $type:ident $(,)?) $body:block
+    ) => {
+        $(#[$attribute])*
+        mod $name {
+            #[allow(unused_imports, reason = "not each test needs all of its file")]
+            use super::*;
+
+            async fn check($database: $type) $body
+
+            #[tokio::test]
+            async fn on_15() {
+                Box::pin(check($crate::harness::postgres::Database::create(15).await)).await;
             }
 
             #[tokio::test]
@@ -235,8 +261,17 @@ impl Database {
 
     /// Settings that publish to these topics on the rig's broker.
     pub(crate) fn publishing(&self, topics: Vec<TopicSettings>) -> RelaySettings {
+        self.publishing_to(KafkaVersion::V4_3, topics)
+    }
+
+    /// Settings that publish to these topics on the rig's broker of this version.
+    pub(crate) fn publishing_to(
+        &self,
+        kafka: KafkaVersion,
+        topics: Vec<TopicSettings>,
+    ) -> RelaySettings {
         let mut settings = self.settings();
-        settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA")];
+        settings.kafka.bootstrap_servers = vec![kafka.servers()];
         settings.topics = topics;
         settings
     }
@@ -278,6 +313,7 @@ impl Database {
                 producers: vec![self.producer.clone()],
                 relays: Vec::new(),
                 take_over_from: None,
+                adopt: Vec::new(),
             },
             kafka: KafkaSettings {
                 bootstrap_servers: vec!["127.0.0.1:1".to_owned()],

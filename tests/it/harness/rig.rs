@@ -13,7 +13,7 @@ pub(crate) fn rig(name: &str) -> String {
     value.unwrap_or_else(|| {
         panic!(
             "{name} is unknown: start the servers with `tests/rig/rig up \
-        postgres:15,16,17,18 pgbouncer kafka`"
+        postgres:15,16,17,18 pgbouncer kafka kafka-3.8`"
         )
     })
 }

@@ -1,0 +1,1 @@
+"""Tests on real servers. `tests/clients/python` in the repository runs them."""

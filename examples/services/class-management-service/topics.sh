@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Creates the topics of class-management-service, as they are today: 3 partitions, one copy. Existing topics are not changed.
+# In production run it with REPLICAS=3 MIN_INSYNC=2. With one copy, a lost disk loses records.
+# Keep the number of partitions: with another one, keys move to other partitions.
+set -euo pipefail
+topics=(
+	huleedu.class.created.v1
+	huleedu.class.updated.v1
+	huleedu.class.student.created.v1
+	huleedu.class.student.updated.v1
+	huleedu.notification.teacher.requested.v1
+	huleedu.class.student.associations.confirmed.v1
+)
+for topic in "${topics[@]}"; do
+	"${KAFKA_TOPICS:-kafka-topics.sh}" --bootstrap-server "${KAFKA:-kafka-bootstrap.kafka.svc:9092}" --create --if-not-exists \
+		--topic "$topic" --partitions 3 --replication-factor "${REPLICAS:-1}" --config "min.insync.replicas=${MIN_INSYNC:-1}"
+done
