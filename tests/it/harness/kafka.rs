@@ -183,8 +183,8 @@ pub(crate) async fn create_topic_with(name: &str, partitions: i32, properties: &
 /// its own keys.
 pub(crate) async fn ensure_topic(name: &str, partitions: i32) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
-    let created = admin
+    let created = KafkaVersion::V4_3
+        .admin()
         .create_topics([&topic], &AdminOptions::new())
         .await
         .expect("an answer");
@@ -198,7 +198,8 @@ pub(crate) async fn ensure_topic(name: &str, partitions: i32) {
 
 /// Number of partitions of a topic. Blocks.
 pub(crate) fn partitions_of(topic: &str) -> usize {
-    let consumer: BaseConsumer = client().create().expect("a consumer");
+    let client = client_of(&KafkaVersion::V4_3.servers());
+    let consumer: BaseConsumer = client.create().expect("a consumer");
     let metadata = consumer
         .fetch_metadata(Some(topic), Duration::from_secs(10))
         .expect("metadata");
