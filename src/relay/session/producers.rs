@@ -1,5 +1,6 @@
-//! The two producers: the main one, and the probe producer for candidates. When each is made,
-//! replaced and retired, so that a record is sent by at most one incarnation at a time.
+//! The two producers: the main one, which is a set of clients, and the probe producer for
+//! candidates. When each is made, replaced and retired, so that a record is sent by at most one
+//! incarnation at a time.
 
 use std::time::{Duration, Instant};
 
