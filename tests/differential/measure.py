@@ -274,6 +274,7 @@ class Run:
         }
 
     async def clean_up(self):
+        await self.writers.abort()
         for worker in self.all_workers:
             await worker.kill()
         for proxy in (self.kafka, self.database):

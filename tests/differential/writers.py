@@ -90,6 +90,8 @@ class Writers:
         self.weights = [1 / (number + 1) for number in range(KEYS)]
         self.wanted = asyncio.Queue()
         self.tasks = []
+        self.clock = None
+        self.is_aborted = False
         # Transactions without a known result. The database decides what became of them.
         self.unknown = 0
         self.written = 0
@@ -113,6 +115,15 @@ class Writers:
             self.wanted.put_nowait(None)
         await asyncio.gather(*self.tasks)
 
+    async def abort(self):
+        """Ends now, whatever is wanted."""
+        self.is_aborted = True
+        if self.clock is not None:
+            self.clock.cancel()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
     async def tick(self):
         """Draws transactions at a fixed rate, whatever becomes of earlier ones."""
         loop = asyncio.get_running_loop()
@@ -129,7 +140,8 @@ class Writers:
 
     async def connected(self):
         """One connection of a service."""
-        while True:
+        # A rollback that fails hides that the task was cancelled.
+        while not self.is_aborted:
             try:
                 database = await asyncpg.connect(self.url, ssl=False, timeout=5, command_timeout=30)
             except DATABASE_ERRORS:
