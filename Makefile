@@ -35,6 +35,10 @@ chaos: ## Breaks servers, network and relays while services write, and judges: C
 chaos-controls: ## Shows that chaos finds bugs that are planted in relay and database, one run for each
 	@tests/chaos/run controls
 
+.PHONY: differential
+differential: ## A polling worker, SKIP LOCKED and OutboxRelay under the same faults: DIFFERENTIAL_SECONDS=300 DIFFERENTIAL_SEED=7
+	@tests/differential/run
+
 .PHONY: bench
 bench: ## The relay beside Debezium, a polling worker and the limits of the machine: BENCH_ARGS="--runs 3 --rows 100000"
 	@tests/bench/run
