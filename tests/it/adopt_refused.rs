@@ -44,6 +44,8 @@ const OBSTACLES: &str = "
     create sequence note_sequence;
     create table parts (like note, primary key (id, topic)) partition by list (topic);
     create table part partition of parts for values in ('files');
+    create table parent (like note including indexes);
+    create table child (like note including indexes) inherits (parent);
     create table keyless (like note);
     create table secured (like note including indexes);
     alter table secured enable row level security;
@@ -109,6 +111,10 @@ async fn a_table_that_cannot_be_adopted_is_refused_with_a_next_step() {
         (
             table("part"),
             "it is a partition: adopt the partitioned table",
+        ),
+        (
+            table("parent"),
+            "it is the parent of tables by INHERITS, whose rows it would miss: adopt each of them",
         ),
         (table("keyless"), "it has no primary key: add one"),
         (

@@ -25,6 +25,8 @@ pub(super) struct Table {
     may_read: bool,
     has_row_security: bool,
     is_partition: bool,
+    /// Whether other tables inherit from it (`INHERITS`).
+    has_children: bool,
     /// Names of the columns with their types. Virtual generated columns are left out: they are
     /// null in triggers.
     pub(super) columns: Vec<(String, String)>,
@@ -77,6 +79,7 @@ impl Table {
             may_read: row.try_get("may_read")?,
             has_row_security: row.try_get("has_row_security")?,
             is_partition: row.try_get("is_partition")?,
+            has_children: row.try_get("has_children")?,
             columns: columns.into_iter().zip(types).collect(),
             columns_with_default: row.try_get("columns_with_default")?,
             key_columns: row.try_get("key_columns")?,
@@ -143,6 +146,9 @@ impl Table {
     fn obstacle_of_kind(&self) -> Option<String> {
         let kind = match self.kind.as_str() {
             "r" | "p" if self.is_partition => "a partition: adopt the partitioned table",
+            "r" if self.has_children => {
+                "the parent of tables by INHERITS, whose rows it would miss: adopt each of them"
+            }
             "r" | "p" => return self.obstacle_of_key(),
             "v" | "m" => "a view: adopt the table below it",
             "f" => "a foreign table: adopt it where it is stored",

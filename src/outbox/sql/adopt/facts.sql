@@ -9,6 +9,7 @@ select
   has_table_privilege(c.oid, 'select') as may_read,
   c.relrowsecurity as has_row_security,
   c.relispartition as is_partition,
+  c.relkind = 'r' and exists (select from pg_inherits as i where i.inhparent = c.oid) as has_children,
   array(
     select a.attname::text from pg_attribute as a
     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v' order by a.attnum
