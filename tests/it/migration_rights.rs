@@ -242,11 +242,12 @@ on_each_server! {
 }
 
 /// Functions that run with the owner's rights.
-const DEFINERS: [&str; 9] = [
+const DEFINERS: [&str; 10] = [
     "bury",
     "enqueue",
     "enqueue_many",
     "park_key",
+    "purge_adopted",
     "requeue",
     "requeue_many",
     "resume_sequence",

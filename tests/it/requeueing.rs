@@ -266,6 +266,9 @@ const BACK_TO_LEVEL_1: &str = "
   drop function outbox.park_key, outbox.bury, outbox.skip_parked, outbox.requeue, \
   outbox.requeue_many;
   drop table outbox.parked_key, outbox.parked_topic, outbox.dead_letter;
+  drop function outbox.purge_adopted;
+  drop table outbox.adopted;
+  alter table outbox.event drop column source, drop column source_key;
   drop function outbox.key_digest;
   alter table outbox.relay drop column breaker;
   delete from outbox.schema_migrations where version > 1";
