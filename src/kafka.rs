@@ -18,6 +18,6 @@ pub use delivery_error::{DeliveryError, classify};
 pub use metadata_client::{MetadataClient, TopicDescription};
 pub use partitioner::partition_of;
 pub use producer::{DeliveryReport, LastClusterError, Producer, Record};
-pub use producer_set::{PRODUCERS_MAX, ProducerSet};
+pub use producer_set::ProducerSet;
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
 pub use topic_limits::request_topic_limits;

@@ -15,7 +15,7 @@ use crate::kafka::{
 };
 
 /// Most producers of a set. Each has a connection to every broker and five threads.
-pub const PRODUCERS_MAX: usize = 8;
+const PRODUCERS_MAX: usize = 8;
 
 /// Number of partitions for each producer of a set, as long as there are fewer than
 /// [`PRODUCERS_MAX`].

@@ -22,7 +22,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr, raw_sql};
 
 use crate::{
-    outbox::error::DatabaseError,
+    outbox::{error::DatabaseError, schema::quoted},
     report::{Problem, ProblemClass},
     settings::AdoptSettings,
 };
@@ -89,6 +89,11 @@ impl AdoptError {
             _ => Problem::new(ProblemClass::AdoptionRefused, self.to_string()),
         }
     }
+}
+
+/// Quoted name of a table with its schema.
+fn quoted_table(schema: &str, table: &str) -> String {
+    format!("{}.{}", quoted(schema), quoted(table))
 }
 
 fn refused(settings: &AdoptSettings, why: impl Into<String>) -> AdoptError {

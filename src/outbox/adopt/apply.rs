@@ -10,10 +10,10 @@ use crate::{
             expressions, failed, refused,
             registry::{self, Registered, State},
             release, run,
-            statements::{Adoption, PayloadTypes, RowLocks, drop_functions, drop_triggers},
+            statements::{Adoption, PayloadTypes, RowLocks},
             table::Table,
         },
-        schema::{literal, quoted},
+        schema::literal,
     },
     settings::{AdoptSettings, RelaySettings},
 };
@@ -159,28 +159,14 @@ async fn adopt(
 ) -> Result<String, AdoptError> {
     let adoption = entry.adoption(settings);
     check_few_wait(&mut *connection, &adoption).await?;
-    let made = format!(
-        "{}{}{}",
-        drop_earlier(&adoption),
-        adoption.functions(),
-        adoption.triggers()
-    );
-    run(&mut *connection, made, "make the triggers", entry.settings).await?;
+    let make = adoption.make();
+    run(&mut *connection, make, "make the triggers", entry.settings).await?;
     let moved = move_rows(&mut *connection, &adoption, RowLocks::None, MOVED_ROWS_MAX).await?;
     register(connection, &adoption, State::Adopted).await?;
     Ok(format!(
         "table {} is adopted, {moved} waiting rows were moved",
         entry.settings
     ))
-}
-
-/// Drops the triggers first: functions that they call cannot be dropped.
-fn drop_earlier(adoption: &Adoption<'_>) -> String {
-    let triggers = drop_triggers(&adoption.table.quoted);
-    format!(
-        "{triggers}{}",
-        drop_functions(adoption.schema, adoption.source)
-    )
 }
 
 async fn check_few_wait(
@@ -230,15 +216,14 @@ async fn register(
     adoption: &Adoption<'_>,
     state: State,
 ) -> Result<(), AdoptError> {
-    let entry = Registered {
-        state,
-        definition: adoption.definition(),
-        ..new_entry(adoption.settings, adoption.source)
-    };
-    let keys = &adoption.table.key_columns;
-    registry::write(connection, adoption.schema, &entry, adoption.settings, keys)
-        .await
-        .map_err(failed("record the adoption", adoption.settings))
+    let registration = adoption.registration(state);
+    run(
+        connection,
+        registration,
+        "record the adoption",
+        adoption.settings,
+    )
+    .await
 }
 
 /// Checks that tables are adopted as the manifest says.
@@ -257,7 +242,7 @@ pub(in crate::outbox) async fn check_applied(
     let table = match differs {
         Some(entry) => entry.settings.to_string(),
         None => match release::removed(&registered, settings).next() {
-            Some(removed) => format!("{}.{}", removed.schema, removed.table),
+            Some(removed) => removed.to_string(),
             None => return Ok(()),
         },
     };
@@ -292,10 +277,8 @@ fn render(adoption: &Adoption<'_>) -> String {
     let table = &adoption.table.quoted;
     let mut text = format!(
         "\n-- Adopted table {table}. Writers of the table wait until the transaction ends.\nlock \
-         table {table} in share row exclusive mode;\n{}{}{}",
-        drop_earlier(adoption),
-        adoption.functions(),
-        adoption.triggers()
+         table {table} in share row exclusive mode;\n{}",
+        adoption.make()
     );
     if let Some(function) = adoption.move_function(RowLocks::None) {
         let name = adoption.move_name();
@@ -304,7 +287,7 @@ fn render(adoption: &Adoption<'_>) -> String {
             render_check(adoption)
         ));
     }
-    text.push_str(&render_registration(adoption));
+    text.push_str(&adoption.registration(State::Adopted));
     text
 }
 
@@ -318,39 +301,6 @@ fn render_check(adoption: &Adoption<'_>) -> String {
     format!(
         "do $adopt$\nbegin\n  if {waiting} then\n    raise exception using message = {message};\n  \
          end if;\nend $adopt$;\n"
-    )
-}
-
-fn render_registration(adoption: &Adoption<'_>) -> String {
-    let settings = adoption.settings;
-    let or_null = |text: Option<String>| text.unwrap_or_else(|| "null".to_owned());
-    let keys: Vec<String> = adoption
-        .table
-        .key_columns
-        .iter()
-        .map(|key| literal(key))
-        .collect();
-    let values = [
-        adoption.source.to_string(),
-        literal(&settings.schema),
-        literal(&settings.table),
-        "'Adopted'".to_owned(),
-        literal(&adoption.definition()),
-        or_null(settings.published_column.as_deref().map(literal)),
-        format!("array[{}]", keys.join(", ")),
-        or_null(
-            settings
-                .retain_ms
-                .map(|ms| format!("{ms} * interval '1 millisecond'")),
-        ),
-    ];
-    let schema = quoted(adoption.schema.as_str());
-    format!(
-        "delete from {schema}.adopted where source = {};\ninsert into {schema}.adopted (source, \
-         table_schema, table_name, state, definition, published_column, key_columns, retain)\n\
-         values ({});\n",
-        adoption.source,
-        values.join(", ")
     )
 }
 

@@ -7,7 +7,11 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, query_as, query_scalar};
 
 use crate::{
-    outbox::adopt::{AdoptError, MOVED_ROWS_MAX, apply::Entry, failed, registry, run},
+    outbox::adopt::{
+        AdoptError, MOVED_ROWS_MAX,
+        apply::{Entry, read_entries},
+        failed, run,
+    },
     settings::{AdoptSettings, RelaySettings},
 };
 
@@ -66,14 +70,11 @@ pub(in crate::outbox) async fn dry_run(
     connection: &mut PgConnection,
     settings: &RelaySettings,
 ) -> Result<Vec<DryRun>, AdoptError> {
-    let mut sources = registry::read(&mut *connection, &settings.database.schema)
-        .await
-        .map_err(failed("read the state", "adopted"))?;
+    let (entries, _) = read_entries(&mut *connection, settings).await?;
     let mut results = Vec::new();
-    for adopt in &settings.migration.adopt {
-        let entry = Entry::read(&mut *connection, settings, adopt, &mut sources).await?;
-        entry.table.check_rights(adopt)?;
-        results.push(of_table(&mut *connection, settings, &entry).await?);
+    for entry in &entries {
+        entry.table.check_rights(entry.settings)?;
+        results.push(of_table(&mut *connection, settings, entry).await?);
     }
     Ok(results)
 }

@@ -1,9 +1,11 @@
 //! Table `adopted`: which tables are adopted, and from what their triggers were made. IO.
 
+use std::fmt;
+
 use sqlx::{PgConnection, Row, postgres::PgRow, query, query_scalar};
 
 use crate::{
-    outbox::{error::DatabaseError, schema::statement},
+    outbox::{adopt::quoted_table, error::DatabaseError, schema::statement},
     settings::{AdoptSettings, SchemaName},
 };
 
@@ -30,7 +32,7 @@ pub(super) enum State {
 
 impl State {
     /// Name of the state in the table.
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Draining => "Draining",
             Self::Adopted => "Adopted",
@@ -53,6 +55,11 @@ impl Registered {
         (&self.schema, &self.table) == (&settings.schema, &settings.table)
     }
 
+    /// Quoted name with its schema.
+    pub(super) fn quoted(&self) -> String {
+        quoted_table(&self.schema, &self.table)
+    }
+
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let state: String = row.try_get("state")?;
         Ok(Self {
@@ -62,6 +69,12 @@ impl Registered {
             state: State::from_name(&state),
             definition: row.try_get("definition")?,
         })
+    }
+}
+
+impl fmt::Display for Registered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
     }
 }
 
@@ -92,53 +105,4 @@ pub(super) fn source_of(registered: &[Registered], settings: &AdoptSettings) -> 
     let own = registered.iter().find(|entry| entry.is(settings));
     let highest = registered.iter().map(|entry| entry.source).max();
     own.map_or_else(|| highest.unwrap_or(0) + 1, |entry| entry.source)
-}
-
-/// Writes the row of a table.
-///
-/// # Errors
-/// Returns an error when the database fails.
-///
-/// # Cancel safety
-/// If dropped midway, drop the transaction too.
-pub(super) async fn write(
-    connection: &mut PgConnection,
-    schema: &SchemaName,
-    entry: &Registered,
-    settings: &AdoptSettings,
-    key_columns: &[String],
-) -> Result<(), DatabaseError> {
-    query(statement(include_str!("../sql/adopt/register.sql"), schema))
-        .bind(entry.source)
-        .bind(&entry.schema)
-        .bind(&entry.table)
-        .bind(entry.state.as_str())
-        .bind(&entry.definition)
-        .bind(&settings.published_column)
-        .bind(key_columns)
-        .bind(settings.retain_ms.and_then(|ms| i64::try_from(ms).ok()))
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-/// Marks a table as not adopted any more.
-///
-/// # Errors
-/// Returns an error when the database fails.
-///
-/// # Cancel safety
-/// If dropped midway, drop the transaction too.
-pub(super) async fn release(
-    connection: &mut PgConnection,
-    schema: &SchemaName,
-    source: i16,
-) -> Result<(), DatabaseError> {
-    let release = "update @schema@.adopted set state = 'Released', definition = '', changed_at = \
-        clock_timestamp() where source = $1";
-    query(statement(release, schema))
-        .bind(source)
-        .execute(connection)
-        .await?;
-    Ok(())
 }

@@ -6,9 +6,9 @@ use crate::{
     outbox::{
         adopt::{
             AdoptError, failed,
-            registry::{self, Registered, State},
+            registry::{Registered, State},
             run,
-            statements::{self, drop_functions, drop_triggers},
+            statements::{self, drop_triggers},
             table::Table,
         },
         error::DatabaseError,
@@ -40,7 +40,7 @@ pub(super) async fn existing_table(
     connection: &mut PgConnection,
     entry: &Registered,
 ) -> Result<Option<String>, AdoptError> {
-    let name = format!("{}.{}", quoted(&entry.schema), quoted(&entry.table));
+    let name = entry.quoted();
     let exists: bool = query_scalar("select to_regclass($1) is not null")
         .bind(&name)
         .fetch_one(connection)
@@ -61,9 +61,9 @@ pub(super) async fn release(
     settings: &RelaySettings,
     entry: &Registered,
 ) -> Result<String, AdoptError> {
-    let name = format!("{}.{}", entry.schema, entry.table);
+    let name = entry.to_string();
     let table = existing_table(&mut *connection, entry).await?;
-    let mut returned = 0;
+    let mut returned: i64 = 0;
     if let Some(table) = &table {
         run(
             &mut *connection,
@@ -87,12 +87,8 @@ pub(super) async fn release(
         )
         .await?;
     }
-    let functions = drop_functions(&settings.database.schema, entry.source);
-    run(&mut *connection, functions, "drop the functions", &name).await?;
-    registry::release(connection, &settings.database.schema, entry.source)
-        .await
-        .map_err(failed("record the release", &name))?;
-    let returned: i64 = returned;
+    let release = statements::release(&settings.database.schema, entry.source);
+    run(connection, release, "drop the functions", &name).await?;
     Ok(format!(
         "table {name} is released, {returned} rows went back to it as unpublished"
     ))
@@ -108,9 +104,8 @@ fn lock_relays(settings: &RelaySettings) -> String {
 /// Statement that fails when a relay could be sending a row of the table.
 fn render_check(settings: &RelaySettings, entry: &Registered) -> String {
     let schema = quoted(settings.database.schema.as_str());
-    let table = format!("{}.{}", entry.schema, entry.table);
     let message = literal(&format!(
-        "rows of table {table} still wait in the outbox: suspend the relays first"
+        "rows of table {entry} still wait in the outbox: suspend the relays first"
     ));
     format!(
         "do $adopt$\nbegin\n  if exists (select from {schema}.event where source = {})\n    and \
@@ -126,7 +121,7 @@ async fn check_no_row_is_sent(
     settings: &RelaySettings,
     entry: &Registered,
 ) -> Result<(), AdoptError> {
-    let name = format!("{}.{}", entry.schema, entry.table);
+    let name = entry.to_string();
     let count = "select count(*) from @schema@.event where source = $1";
     let rows: i64 = query_scalar(statement(count, &settings.database.schema))
         .bind(entry.source)
@@ -149,7 +144,7 @@ async fn give_back(
     settings: &RelaySettings,
     entry: &Registered,
 ) -> Result<Option<String>, AdoptError> {
-    let name = format!("{}.{}", entry.schema, entry.table);
+    let name = entry.to_string();
     let schema = &settings.database.schema;
     let column = "select published_column from @schema@.adopted where source = $1";
     let published_column: Option<String> = query_scalar(statement(column, schema))
@@ -180,7 +175,6 @@ pub(super) async fn render(
     settings: &RelaySettings,
     entry: &Registered,
 ) -> Result<String, AdoptError> {
-    let schema = quoted(settings.database.schema.as_str());
     let mut text = String::new();
     if let Some(table) = existing_table(&mut *connection, entry).await? {
         check_no_row_is_sent(&mut *connection, settings, entry).await?;
@@ -195,11 +189,9 @@ pub(super) async fn render(
             drop_triggers(&table)
         ));
     }
-    text.push_str(&drop_functions(&settings.database.schema, entry.source));
-    text.push_str(&format!(
-        "update {schema}.adopted set state = 'Released', definition = '', changed_at = \
-         clock_timestamp() where source = {};\n",
-        entry.source
+    text.push_str(&statements::release(
+        &settings.database.schema,
+        entry.source,
     ));
     Ok(text)
 }

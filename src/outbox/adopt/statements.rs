@@ -7,6 +7,7 @@ use crate::{
         adopt::{
             TRIGGER_ADD, TRIGGER_MARK,
             conversion::{Conversion, Conversions, EventColumn, NullPayload},
+            registry::State,
             table::Table,
         },
         schema::{literal, quoted},
@@ -44,8 +45,20 @@ pub(super) enum RowLocks {
 }
 
 impl Adoption<'_> {
+    /// Statements that drop what an earlier adoption has made, and make functions and triggers.
+    pub(super) fn make(&self) -> String {
+        // Functions that triggers call cannot be dropped.
+        [
+            drop_triggers(&self.table.quoted),
+            drop_functions(self.schema, self.source),
+            self.functions(),
+            self.triggers(),
+        ]
+        .concat()
+    }
+
     /// Functions that the triggers call.
-    pub(super) fn functions(&self) -> String {
+    fn functions(&self) -> String {
         let add = self.fill(include_str!("../sql/adopt/add_function.sql"), "new");
         match &self.settings.published_column {
             Some(_) => add + &self.fill(include_str!("../sql/adopt/mark_function.sql"), "new"),
@@ -53,20 +66,20 @@ impl Adoption<'_> {
         }
     }
 
-    /// Triggers of the table, those of an earlier form dropped first.
-    pub(super) fn triggers(&self) -> String {
-        let (table, drops) = (&self.table.quoted, drop_triggers(&self.table.quoted));
+    /// Triggers of the table.
+    fn triggers(&self) -> String {
+        let table = &self.table.quoted;
         let schema = quoted(self.schema.as_str());
         let add = self.add();
         let Some(published) = &self.settings.published_column else {
             return format!(
-                "{drops}create trigger {TRIGGER_ADD} after insert on {table} for each row execute \
+                "create trigger {TRIGGER_ADD} after insert on {table} for each row execute \
                  function {schema}.{add}();\n"
             );
         };
         let (published, marked, mark) = (quoted(published), self.marked(), self.mark());
         format!(
-            "{drops}create trigger {TRIGGER_MARK} before insert on {table} for each row when \
+            "create trigger {TRIGGER_MARK} before insert on {table} for each row when \
              (new.{published} is null or new.{published} = {marked}) execute function \
              {schema}.{mark}();\n\
              create trigger {TRIGGER_ADD} after insert on {table} for each row when \
@@ -141,6 +154,33 @@ impl Adoption<'_> {
             .take(16)
             .map(|byte| format!("{byte:02x}"))
             .collect()
+    }
+
+    /// Statement that records the table in `adopted`.
+    pub(super) fn registration(&self, state: State) -> String {
+        let settings = self.settings;
+        let or_null = |text: Option<String>| text.unwrap_or_else(|| "null".to_owned());
+        let keys: Vec<String> = self
+            .table
+            .key_columns
+            .iter()
+            .map(|key| literal(key))
+            .collect();
+        let retain = settings.retain_ms;
+        let retain = retain.map(|ms| format!("{ms} * interval '1 millisecond'"));
+        let values = [
+            self.source.to_string(),
+            literal(&settings.schema),
+            literal(&settings.table),
+            literal(state.as_str()),
+            literal(&self.definition()),
+            or_null(settings.published_column.as_deref().map(literal)),
+            format!("array[{}]", keys.join(", ")),
+            or_null(retain),
+        ];
+        include_str!("../sql/adopt/register.sql")
+            .replace("@schema@", &quoted(self.schema.as_str()))
+            .replace("@values@", &values.join(", "))
     }
 
     fn add(&self) -> String {
@@ -348,8 +388,18 @@ pub(super) fn drop_triggers(table: &str) -> String {
     )
 }
 
+/// Statements that drop the functions of an adopted table, and record that it is released.
+pub(super) fn release(schema: &SchemaName, source: i16) -> String {
+    format!(
+        "{}update {}.adopted set state = 'Released', definition = '', changed_at = \
+         clock_timestamp() where source = {source};\n",
+        drop_functions(schema, source),
+        quoted(schema.as_str())
+    )
+}
+
 /// Statements that drop the functions of an adopted table.
-pub(super) fn drop_functions(schema: &SchemaName, source: i16) -> String {
+fn drop_functions(schema: &SchemaName, source: i16) -> String {
     let schema = quoted(schema.as_str());
     format!(
         "drop function if exists {schema}.add_from_{source}();\ndrop function if exists \

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow, query};
 
 use crate::{
     outbox::{
-        adopt::{AdoptError, TRIGGER_MARK, conversion::Conversions, refused},
+        adopt::{AdoptError, TRIGGER_MARK, conversion::Conversions, quoted_table, refused},
         error::DatabaseError,
         schema::quoted,
     },
@@ -63,7 +63,7 @@ impl Table {
             .bind(TRIGGER_MARK)
             .fetch_optional(connection)
             .await?;
-        let name = format!("{}.{}", quoted(schema), quoted(table));
+        let name = quoted_table(schema, table);
         Ok(row.map(|row| Self::from_row(name, &row)).transpose()?)
     }
 
