@@ -11,22 +11,7 @@ create database huleedu_essay_lifecycle owner essay_lifecycle_app;
 \connect huleedu_file_service
 set role file_service_app;
 create table file_uploads (id text primary key, revision bigint not null);
-create table event_outbox (
-  id uuid primary key,
-  aggregate_id varchar(255) not null,
-  aggregate_type varchar(100) not null,
-  event_type varchar(255) not null,
-  event_data json not null,
-  event_key varchar(255),
-  topic varchar(255) not null,
-  created_at timestamptz not null default now(),
-  published_at timestamptz,
-  retry_count int not null default 0,
-  last_error text
-);
-create index ix_event_outbox_unpublished on event_outbox (published_at, created_at) where published_at is null;
-create index ix_event_outbox_aggregate on event_outbox (aggregate_type, aggregate_id);
-create index ix_event_outbox_event_type on event_outbox (event_type);
+\ir event_outbox.sql
 insert into event_outbox (id, aggregate_id, aggregate_type, event_type, event_data, event_key, topic)
 select gen_random_uuid(), 'upload-' || n, 'file_upload', topic,
   format(
@@ -39,19 +24,4 @@ from generate_series(1, 250) as n, (values ('huleedu.file.essay.content.provisio
 \connect huleedu_essay_lifecycle
 set role essay_lifecycle_app;
 create table essays (id text primary key, revision bigint not null);
-create table event_outbox (
-  id uuid primary key,
-  aggregate_id varchar(255) not null,
-  aggregate_type varchar(100) not null,
-  event_type varchar(255) not null,
-  event_data json not null,
-  event_key varchar(255),
-  topic varchar(255) not null,
-  created_at timestamptz not null default now(),
-  published_at timestamptz,
-  retry_count int not null default 0,
-  last_error text
-);
-create index ix_event_outbox_unpublished on event_outbox (published_at, created_at) where published_at is null;
-create index ix_event_outbox_aggregate on event_outbox (aggregate_type, aggregate_id);
-create index ix_event_outbox_event_type on event_outbox (event_type);
+\ir event_outbox.sql

@@ -5,6 +5,7 @@ import json
 import random
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import asyncpg
 
@@ -29,25 +30,8 @@ BATCH_TOPIC = "huleedu.file.batch.file.added.v1"
 ESSAY_TOPIC = "huleedu.file.essay.content.provisioned.v1"
 TOPICS = (BATCH_TOPIC, ESSAY_TOPIC)
 
-TABLES = """
-    create table event_outbox (
-      id uuid primary key,
-      aggregate_id varchar(255) not null,
-      aggregate_type varchar(100) not null,
-      event_type varchar(255) not null,
-      event_data json not null,
-      event_key varchar(255),
-      topic varchar(255) not null,
-      created_at timestamptz not null default now(),
-      published_at timestamptz,
-      retry_count int not null default 0,
-      last_error text
-    );
-    create index ix_event_outbox_unpublished on event_outbox (published_at, created_at)
-      where published_at is null;
-    create index ix_event_outbox_aggregate on event_outbox (aggregate_type, aggregate_id);
-    create index ix_event_outbox_event_type on event_outbox (event_type);
-    create table aggregate (id text primary key, revision int not null)"""
+EVENT_OUTBOX = Path(__file__).parents[2] / "demo/event_outbox.sql"
+AGGREGATE = "create table aggregate (id text primary key, revision int not null)"
 # The lock on the aggregate's row orders the transactions of a key.
 NEXT_REVISION = "update aggregate set revision = revision + 1 where id = $1 returning revision"
 INSERT = """
@@ -98,7 +82,7 @@ class Writers:
 
     async def prepare(self):
         database = await asyncpg.connect(self.url, ssl=False)
-        await database.execute(TABLES)
+        await database.execute(EVENT_OUTBOX.read_text() + AGGREGATE)
         await database.executemany(
             "insert into aggregate values ($1, 0)", [(key,) for key in self.keys]
         )
