@@ -9,6 +9,7 @@ pub(crate) mod kafka;
 #[macro_use]
 pub(crate) mod postgres;
 pub(crate) mod certificates;
+pub(crate) mod dumps;
 pub(crate) mod fake_api;
 pub(crate) mod gate;
 pub(crate) mod kubernetes;

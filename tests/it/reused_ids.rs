@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     harness::{
+        dumps,
         kafka::Record,
         pgbouncer::{PgBouncer, shared, through},
         postgres::{Database, execute, value, values},
@@ -296,7 +296,7 @@ async fn a_dump_restored_into_another_cluster_continues_above_everything_publish
     assert_eq!(in_order(&published), "a b c a wait a b c a b c");
 
     let new = Database::create(17).await;
-    restore(&new, &dump);
+    dumps::restore(&new, "psql", &dump);
     let settings = new.publishing(settings.topics.clone());
     assert_eq!(new.migrate(&settings).await.problem, None);
     let mut admin = new.as_admin().await;
@@ -325,7 +325,7 @@ async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
     if !runs {
         relay.stop().await;
     }
-    restore(&database, &[empty.as_bytes(), &dump].concat());
+    dumps::restore(&database, "psql", &[empty.as_bytes(), &dump].concat());
     assert_eq!(database.migrate(&settings).await.problem, None);
     add(&mut admin, &topic, "a b c wait").await;
     if !runs {
@@ -362,58 +362,9 @@ async fn rows_alone_restored_over_the_same_database_under_a_running_relay_confus
     restored_over_itself("--data-only", empty, true).await;
 }
 
+/// Dumps the schema of the outbox.
 fn dump(database: &Database, arguments: &[&str]) -> Vec<u8> {
-    let dump = client("pg_dump", database)
-        .args([
-            "--schema=outbox",
-            "--no-owner",
-            "--no-privileges",
-            "--no-toast-compression",
-        ])
-        .args(arguments)
-        .output()
-        .expect("pg_dump");
-    assert!(
-        dump.status.success(),
-        "{}",
-        String::from_utf8_lossy(&dump.stderr)
-    );
-    dump.stdout
-}
-
-/// Restores a dump as the owner of the database, in one transaction.
-fn restore(database: &Database, dump: &[u8]) {
-    let mut psql = client("psql", database);
-    psql.args([
-        "--no-psqlrc",
-        "--quiet",
-        "--single-transaction",
-        "--set=ON_ERROR_STOP=1",
-    ])
-    .stdin(Stdio::piped())
-    .stdout(Stdio::null())
-    .stderr(Stdio::piped());
-    let mut running = psql.spawn().expect("psql");
-    std::io::Write::write_all(&mut running.stdin.take().expect("a pipe"), dump).expect("read");
-    let done = running.wait_with_output().expect("psql");
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-}
-
-fn client(program: &str, database: &Database) -> Command {
-    let address = database.address();
-    let mut command = Command::new(program);
-    command.env("PGPASSWORD", database.password()).args([
-        "--host",
-        &address.ip().to_string(),
-        "--port",
-        &address.port().to_string(),
-    ]);
-    command.args(["--username", &database.owner, "--dbname", &database.name]);
-    command
+    dumps::dump(database, &[&["--schema=outbox"], arguments].concat())
 }
 
 /// Nothing is lost, but a relay cannot know that. The sequence jumps, waiting rows get new ids

@@ -28,9 +28,10 @@ use sqlx::{
 
 use super::{kafka::KafkaVersion, rig::rig};
 
-/// Declares one test per server version. Each gets a new database.
-macro_rules! on_each_server {
+/// Declares one test for each of these server versions. Each gets a new database.
+macro_rules! on_servers {
     (
+        [$($test:ident: $version:literal),+]
         $(#[$attribute:meta])*
         async fn $name:ident($database:ident: $type:ident $(,)?) $body:block
     ) => {
@@ -41,52 +42,28 @@ macro_rules! on_each_server {
 
             async fn check($database: $type) $body
 
-            #[tokio::test]
-            async fn on_15() {
-                Box::pin(check($crate::harness::postgres::Database::create(15).await)).await;
-            }
-
-            #[tokio::test]
-            async fn on_16() {
-                Box::pin(check($crate::harness::postgres::Database::create(16).await)).await;
-            }
-
-            #[tokio::test]
-            async fn on_17() {
-                Box::pin(check($crate::harness::postgres::Database::create(17).await)).await;
-            }
-
-            #[tokio::test]
-            async fn on_18() {
-                Box::pin(check($crate::harness::postgres::Database::create(18).await)).await;
-            }
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    let database = $crate::harness::postgres::Database::create($version).await;
+                    Box::pin(check(database)).await;
+                }
+            )+
         }
+    };
+}
+
+/// Declares one test per server version. Each gets a new database.
+macro_rules! on_each_server {
+    ($($test:tt)*) => {
+        on_servers! { [on_15: 15, on_16: 16, on_17: 17, on_18: 18] $($test)* }
     };
 }
 
 /// Declares one test for the oldest server version and one for the newest. Each gets a new database.
 macro_rules! on_oldest_and_newest_server {
-    (
-        $(#[$attribute:meta])*
-        async fn $name:ident($database:ident: $type:ident $(,)?) $body:block
-    ) => {
-        $(#[$attribute])*
-        mod $name {
-            #[allow(unused_imports, reason = "not each test needs all of its file")]
-            use super::*;
-
-            async fn check($database: $type) $body
-
-            #[tokio::test]
-            async fn on_15() {
-                Box::pin(check($crate::harness::postgres::Database::create(15).await)).await;
-            }
-
-            #[tokio::test]
-            async fn on_18() {
-                Box::pin(check($crate::harness::postgres::Database::create(18).await)).await;
-            }
-        }
+    ($($test:tt)*) => {
+        on_servers! { [on_15: 15, on_18: 18] $($test)* }
     };
 }
 
