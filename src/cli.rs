@@ -1,6 +1,6 @@
-//! Commands for people on call: the state of an outbox, dead letters, parked topics and keys, and
-//! the owner of the schema. Arguments come in, text or JSON goes out. IO is thin: the output is
-//! made by pure functions.
+//! Commands for people on call: the state of an outbox, dead letters, parked topics and keys, the
+//! adoption of tables, and the owner of the schema. Arguments come in, text or JSON goes out. IO is
+//! thin: the output is made by pure functions.
 
 mod adopt;
 mod args;

@@ -1,4 +1,4 @@
-//! Deleting acknowledged rows, and drawing ticks. IO.
+//! Deleting acknowledged rows and old rows of adopted tables, and drawing ticks. IO.
 
 use sqlx::query;
 

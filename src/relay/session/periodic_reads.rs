@@ -1,5 +1,5 @@
-//! What is read now and then beside fetches: transaction ids, the backlog, and the rows below the
-//! watermarks.
+//! What is done in the database now and then beside fetches: transaction ids, the backlog, the rows
+//! below the watermarks, and the purge of adopted tables.
 
 use std::time::Instant;
 
