@@ -15,6 +15,7 @@ from servers import Reader, Servers
 PAYLOAD = "x" * 300
 OWNERS = "select count(distinct owner), coalesce(max(lanes) - min(lanes), 99) from (select owner, count(*) as lanes from outbox.lane where owner is not null group by owner) as owners"
 ALL_OWNED = "select not exists (select from outbox.lane where owner is null)"
+EARLIER = 0.5  # seconds before a step, whose rows may wait because of it
 running: list[Relay] = []
 
 
@@ -159,8 +160,8 @@ class Handover:
             running[0].signal(signal.SIGKILL if name == "kill -9" else signal.SIGTERM)
 
     def window(self, title: str, seconds: float) -> None:
-        """Notes that all rows of some time belong to a step."""
-        began = time.time()
+        """Notes that all rows of some time belong to a step, those from shortly before it included."""
+        began = time.time() - EARLIER
         time.sleep(seconds)
         self.windows.setdefault(title, []).append((began, began + seconds))
         for relay in [relay for relay in running if relay.process.poll() is not None]:
