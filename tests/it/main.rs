@@ -74,6 +74,8 @@ mod relay_stragglers;
 mod requeueing;
 mod resume_sequence;
 mod reused_ids;
+mod run_from_manifest;
 mod secret_outages;
 mod secret_rotation;
 mod setup_page;
+mod stop_signals;
