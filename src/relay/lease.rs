@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     outbox::{Grant, Lane, LaneWatermark, Parked, RowId, Store, StoreError},
     relay::core::{
-        lane_share::{Health, LEASE_TTL, Share, share},
+        lane_share::{Health, LEASE_TTL, Share, do_lanes_move, share},
         watermarks::XidTick,
     },
     report::BreakerState,
@@ -71,6 +71,8 @@ pub(super) struct HeldLease {
     pub(super) granted: Vec<Grant>,
     /// How many lanes to drain, because other relays have too few.
     pub(super) give_back: u32,
+    /// Whether lanes are on their way from one relay to another.
+    pub(super) do_lanes_move: bool,
     pub(super) parked: ParkedLanes,
 }
 
@@ -109,15 +111,16 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
     // Drained lanes are given back before lanes are claimed: the survey counts only what is kept.
     release(&store, &round).await?;
     let kept = round.kept_lanes();
-    let (granted, give_back) = rebalance(&store, &round, &kept).await?;
-    let granted_lanes = granted.iter().map(|grant| grant.lane);
+    let moved = rebalance(&store, &round, &kept).await?;
+    let granted_lanes = moved.granted.iter().map(|grant| grant.lane);
     let lanes: Vec<Lane> = kept.into_iter().chain(granted_lanes).collect();
     Ok(LeaseOutcome::Held(HeldLease {
         renewed,
         released: round.release,
         parked: read_parked(&store, lanes).await?,
-        granted,
-        give_back,
+        granted: moved.granted,
+        give_back: moved.give_back,
+        do_lanes_move: moved.do_lanes_move,
     }))
 }
 
@@ -167,25 +170,34 @@ async fn release(store: &Store, round: &LeaseRound) -> Result<(), StoreError> {
         .await
 }
 
-/// Compares our share with those of the other relays. Returns the lanes that were claimed, and how
-/// many are to be drained.
-async fn rebalance(
-    store: &Store,
-    round: &LeaseRound,
-    kept: &[Lane],
-) -> Result<(Vec<Grant>, u32), StoreError> {
+/// How a round changes our share of the lanes.
+#[derive(Default)]
+struct Moved {
+    granted: Vec<Grant>,
+    /// How many lanes are to be drained.
+    give_back: u32,
+    do_lanes_move: bool,
+}
+
+/// Compares our share with those of the other relays, and claims lanes.
+async fn rebalance(store: &Store, round: &LeaseRound, kept: &[Lane]) -> Result<Moved, StoreError> {
     if round.claims == Claims::Stopped {
-        return Ok((Vec::new(), 0));
+        return Ok(Moved::default());
     }
     let survey = store.survey(round.instance, kept).await?;
-    match share(survey, round.owned, round.health) {
-        Share::Keep => Ok((Vec::new(), 0)),
-        Share::GiveBack { lanes } => Ok((Vec::new(), lanes)),
+    let share = share(survey, round.owned, round.health);
+    let mut moved = Moved {
+        do_lanes_move: do_lanes_move(share, survey, round.owned),
+        ..Moved::default()
+    };
+    match share {
+        Share::Keep => {}
+        Share::GiveBack { lanes } => moved.give_back = lanes,
         Share::Claim { lanes_max } => {
-            let granted = store.claim(round.instance, lanes_max, kept).await?;
-            Ok((granted, 0))
+            moved.granted = store.claim(round.instance, lanes_max, kept).await?;
         }
     }
+    Ok(moved)
 }
 
 async fn read_parked(store: &Store, lanes: Vec<Lane>) -> Result<ParkedLanes, StoreError> {

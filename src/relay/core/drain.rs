@@ -44,6 +44,13 @@ impl Core {
         self.watermarks_of(|number, lane| lane.is_leaving() && self.in_flight.is_lane_empty(number))
     }
 
+    /// Whether there are [`Self::drained_lanes`].
+    #[must_use]
+    pub fn has_drained_lanes(&self) -> bool {
+        self.lanes_by_number()
+            .any(|(number, lane)| lane.is_leaving() && self.in_flight.is_lane_empty(number))
+    }
+
     /// Whether a lane is owned and kept.
     pub(super) fn is_kept(&self, lane: Lane) -> bool {
         self.lanes[lane.index()]
