@@ -278,7 +278,7 @@ impl Database {
                 endpoint: self.endpoint(),
                 tls: tls.clone(),
                 schema,
-                max_connections: 4,
+                max_connections: 5,
                 pooler: false,
             },
             migration: MigrationSettings {
