@@ -114,10 +114,7 @@ impl Bell {
     ///
     /// # Cancel safety
     /// Not cancel safe: if dropped midway, drop the connection too.
-    pub async fn lock(
-        &mut self,
-        lanes: impl Iterator<Item = Lane>,
-    ) -> Result<bool, DatabaseError> {
+    pub async fn lock(&mut self, lanes: impl Iterator<Item = Lane>) -> Result<bool, DatabaseError> {
         let lanes: Vec<i32> = lanes.map(|lane| i32::from(i16::from(lane))).collect();
         let lock = query_scalar(self.lock.clone()).bind(self.key).bind(lanes);
         let is_locked: bool =

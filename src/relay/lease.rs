@@ -108,17 +108,26 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
     };
     // Drained lanes are given back before lanes are claimed: the survey counts only what is kept.
     release(&store, &round).await?;
-    let kept = round.kept_lanes();
-    let (granted, give_back) = rebalance(&store, &round, &kept).await?;
-    let granted_lanes = granted.iter().map(|grant| grant.lane);
-    let lanes: Vec<Lane> = kept.into_iter().chain(granted_lanes).collect();
+    let Balance {
+        parked,
+        granted,
+        give_back,
+    } = rebalance(&store, &round).await?;
     Ok(LeaseOutcome::Held(HeldLease {
         renewed,
         released: round.release,
-        parked: read_parked(&store, lanes).await?,
+        parked,
         granted,
         give_back,
     }))
+}
+
+/// What a round found out about the lanes.
+struct Balance {
+    parked: ParkedLanes,
+    granted: Vec<Grant>,
+    /// How many lanes to drain.
+    give_back: u32,
 }
 
 /// What became of the renewal in a round.
@@ -167,23 +176,54 @@ async fn release(store: &Store, round: &LeaseRound) -> Result<(), StoreError> {
         .await
 }
 
-/// Compares our share with those of the other relays. Returns the lanes that were claimed, and how
-/// many are to be drained.
-async fn rebalance(
+/// Compares our share with those of the other relays, and reads what is parked in our lanes.
+async fn rebalance(store: &Store, round: &LeaseRound) -> Result<Balance, StoreError> {
+    let (kept, read_at) = (round.kept_lanes(), Instant::now());
+    if round.claims == Claims::Stopped {
+        let parked = read_parked(store, kept).await?;
+        return Ok(Balance::unchanged(parked));
+    }
+    let (survey, parked) = store.survey(round.instance, &kept).await?;
+    let balance = Balance::unchanged(ParkedLanes {
+        parked,
+        lanes: kept.clone(),
+        read_at,
+    });
+    match share(survey, round.owned, round.health) {
+        Share::Keep => Ok(balance),
+        Share::GiveBack { lanes } => Ok(Balance {
+            give_back: lanes,
+            ..balance
+        }),
+        Share::Claim { lanes_max } => claim(store, round, kept, lanes_max).await,
+    }
+}
+
+/// Claims lanes, and reads what is parked in them, too.
+async fn claim(
     store: &Store,
     round: &LeaseRound,
-    kept: &[Lane],
-) -> Result<(Vec<Grant>, u32), StoreError> {
-    if round.claims == Claims::Stopped {
-        return Ok((Vec::new(), 0));
-    }
-    let survey = store.survey(round.instance, kept).await?;
-    match share(survey, round.owned, round.health) {
-        Share::Keep => Ok((Vec::new(), 0)),
-        Share::GiveBack { lanes } => Ok((Vec::new(), lanes)),
-        Share::Claim { lanes_max } => {
-            let granted = store.claim(round.instance, lanes_max, kept).await?;
-            Ok((granted, 0))
+    kept: Vec<Lane>,
+    lanes_max: u32,
+) -> Result<Balance, StoreError> {
+    let granted = store.claim(round.instance, lanes_max, &kept).await?;
+    let lanes = kept
+        .into_iter()
+        .chain(granted.iter().map(|grant| grant.lane));
+    let parked = read_parked(store, lanes.collect()).await?;
+    Ok(Balance {
+        granted,
+        ..Balance::unchanged(parked)
+    })
+}
+
+impl Balance {
+    /// No lane is claimed, and none is to be drained.
+    fn unchanged(parked: ParkedLanes) -> Self {
+        Self {
+            parked,
+            granted: Vec::new(),
+            give_back: 0,
         }
     }
 }

@@ -144,6 +144,8 @@ pub(super) struct Doorbell {
     has_rung: bool,
     /// A fetch during the sleep found rows, and no ring has come for them yet.
     has_silent_rows: bool,
+    /// No ring came for such rows, which [`Core::take_silence`] has not returned yet.
+    has_silence: bool,
 }
 
 impl Doorbell {
@@ -159,6 +161,7 @@ impl Doorbell {
             rings_since: now,
             has_rung: false,
             has_silent_rows: false,
+            has_silence: false,
         }
     }
 
@@ -246,6 +249,7 @@ impl Doorbell {
     fn heeds_silent_rows(&mut self, now: Instant) -> bool {
         let silent = std::mem::take(&mut self.has_silent_rows);
         if silent {
+            self.has_silence = true;
             self.stay_awake(now, AWAKE_AFTER_SILENT_ROW);
         }
         silent
@@ -395,6 +399,11 @@ impl Core {
         }
     }
 
+    /// Whether rows were found that had not rung, since this was last called.
+    pub fn take_silence(&mut self) -> bool {
+        std::mem::take(&mut self.doorbell.has_silence)
+    }
+
     /// Whether another relay may find a lane of this one locked. No lane is given back before.
     #[must_use]
     pub fn may_hold_bell_locks(&self) -> bool {
@@ -436,3 +445,9 @@ impl Core {
         kept.map(|(lane, _)| lane).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod protocol;

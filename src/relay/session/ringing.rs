@@ -75,6 +75,9 @@ impl Session<'_> {
         {
             self.tasks.bell.start(carry_out(bell, request));
         }
+        if self.core.take_silence() {
+            tracing::info!("rows were found that did not ring: the relay polls for a minute");
+        }
     }
 
     fn open_bell(&mut self, now: Instant) {
