@@ -6,6 +6,7 @@
 //! ```text
 //!   fetch_plan       next_fetch_at  plan_fetch -> accept | on_fetch_failed
 //!                    on_tick  needs_tick
+//!   doorbell         next_bell_request -> on_bell_answer | on_bell_lost  on_ring
 //!   send_gate        may_send  on_new_producer  on_new_probe_producer  on_partition_count
 //!   delivery_report  on_report  on_rejected_by_producer
 //!   settle_batch     next_settle -> on_settled | on_settle_failed  on_straggler
@@ -21,6 +22,7 @@ mod acknowledgement_check;
 pub mod breaker;
 pub mod clock_step;
 mod delivery_report;
+pub mod doorbell;
 mod drain;
 mod excluded;
 mod fair_share;
@@ -59,6 +61,7 @@ use crate::{
     outbox::{OutboxRow, RowId},
     relay::core::{
         breaker::Breaker,
+        doorbell::Doorbell,
         fair_share::FairShare,
         fetch_plan::PAUSE_AFTER_WORK,
         first_record_gate::FirstRecordGate,
@@ -137,6 +140,7 @@ pub struct Core {
     pause: Duration,
     /// Upper bound of `pause`.
     poll_interval: Duration,
+    doorbell: Doorbell,
     /// Payload bytes of the largest row of recent fetches; shrinks with each fetch. `None` before
     /// the first row.
     largest_payload: Option<usize>,
@@ -164,6 +168,7 @@ impl Core {
             fetch_at: now,
             pause: PAUSE_AFTER_WORK,
             poll_interval,
+            doorbell: Doorbell::new(now),
             largest_payload: None,
         }
     }

@@ -29,6 +29,8 @@ mod contract;
 mod crd_rules;
 mod dashboards;
 mod database_faults;
+mod doorbell;
+mod doorbell_relay;
 mod examples;
 mod expressions;
 mod generated_files;

@@ -32,6 +32,8 @@ impl Session<'_> {
         if let Ok(connect) = Connect::relay(database, &secrets) {
             self.store = new_store(database, &connect);
         }
+        drop(secrets);
+        self.lose_bell(Instant::now());
     }
 
     /// Replaces producers that work: what is in flight is acknowledged first.
