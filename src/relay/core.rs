@@ -7,7 +7,8 @@
 //!   fetch_plan       next_fetch_at  plan_fetch -> accept | on_fetch_failed
 //!                    on_tick  needs_tick
 //!   doorbell         next_bell_request -> on_bell_answer | on_bell_lost  on_ring
-//!   send_gate        may_send  on_new_producer  on_new_probe_producer  on_partition_count
+//!   send_gate        admit  on_new_producer  on_new_probe_producer  on_partition_count
+//!                    clients_wanted -> add_client | remove_client -> is_client_free
 //!   delivery_report  on_report  on_rejected_by_producer
 //!   settle_batch     next_settle -> on_settled | on_settle_failed  on_straggler
 //!   owned_lanes      on_granted  on_released  lose_lanes  watermarks
@@ -20,6 +21,7 @@
 
 mod acknowledgement_check;
 pub mod breaker;
+mod client_count;
 pub mod clock_step;
 mod delivery_report;
 pub mod doorbell;
@@ -35,6 +37,7 @@ pub(crate) mod isolation;
 pub mod jitter;
 pub mod lane_share;
 mod owned_lanes;
+pub(crate) mod partition_client;
 pub(crate) mod partition_growth;
 pub mod routing;
 mod send_gate;
@@ -53,6 +56,7 @@ use std::{
 pub use crate::relay::core::{
     breaker::ClusterError,
     drain::DrainBlockers,
+    first_record_gate::Destination,
     in_flight::SettleWhen,
     isolation::{Disposition, Lookup, RejectedRow},
     topic_state::TopicPresence,
@@ -61,6 +65,7 @@ use crate::{
     outbox::{OutboxRow, RowId},
     relay::core::{
         breaker::Breaker,
+        client_count::ClientCount,
         doorbell::Doorbell,
         fair_share::FairShare,
         fetch_plan::PAUSE_AFTER_WORK,
@@ -127,6 +132,7 @@ pub struct Core {
     first_record_gate: FirstRecordGate,
     /// Which partitions know the probe producer.
     probe_first_record_gate: FirstRecordGate,
+    client_count: ClientCount,
     breaker: Breaker,
     ticks: XidTicks,
     /// Lanes by number; `None` for a lane that is not owned.
@@ -160,6 +166,7 @@ impl Core {
             isolation: Isolation::default(),
             first_record_gate: FirstRecordGate::new(topics, budget.rows),
             probe_first_record_gate: FirstRecordGate::new(topics, budget.rows),
+            client_count: ClientCount::new(now),
             breaker: Breaker::new(settings, budget.rows, Jitter::seeded(0), now),
             ticks: XidTicks::default(),
             lanes: std::array::from_fn(|_| None),

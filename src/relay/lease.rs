@@ -237,7 +237,6 @@ impl Balance {
             do_lanes_move: false,
         }
     }
-    Ok(moved)
 }
 
 async fn read_parked(store: &Store, lanes: Vec<Lane>) -> Result<ParkedLanes, StoreError> {

@@ -10,6 +10,7 @@ mod producer_factory;
 mod producers;
 mod record_problems;
 mod reporter;
+mod reserve;
 mod ringing;
 mod rotation;
 mod send;
@@ -147,10 +148,10 @@ impl<'a> Session<'a> {
             if let Some(end) = self.end(now) {
                 return Box::pin(self.shut_down(end)).await;
             }
-            self.producers.maintain(&mut self.core, now).await;
+            self.producers.maintain(&mut self.core, now);
             self.core.resume_due(now);
             self.observe_kafka(now);
-            self.probe_candidates(now).await;
+            self.probe_candidates(now);
             self.start_tasks(now);
             let event = self.next_event(stop).await;
             if let Some(end) = self.on_event(event) {
