@@ -62,6 +62,7 @@ mod pooler;
 mod producer_contract;
 mod producer_keys;
 mod record_headers;
+mod relay_distance;
 mod relay_limits;
 mod relay_order;
 mod relay_outages;

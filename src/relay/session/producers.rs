@@ -9,7 +9,7 @@ use tokio::sync::watch::Receiver;
 use crate::{
     failpoints::{self, Bug},
     kafka::{
-        BatchLimits, DeliveryError, DeliveryReport, Producer, ProducerSet, Record,
+        BatchLimits, BrokerTimes, DeliveryError, DeliveryReport, Producer, ProducerSet, Record,
         replaced_producers,
     },
     relay::{
@@ -230,6 +230,11 @@ impl<'a> Producers<'a> {
     /// Forgets the cluster's last error: it is over, or means nothing any more.
     pub(super) fn clear_cluster_error(&self) {
         self.factory.cluster_error().clear();
+    }
+
+    /// What both producers measured of the brokers since the last call; `None` if nothing.
+    pub(super) fn take_broker_times(&self) -> Option<BrokerTimes> {
+        self.factory.statistics().take()
     }
 
     // --- sizes and leaders

@@ -40,6 +40,9 @@ impl Session<'_> {
             in_flight = self.core.in_flight().sent(),
             "the producer is replaced once its records in flight are acknowledged: {why}"
         );
-        self.producers.replace(Grace::Flush, Instant::now());
+        // What is under way may take longer than next door.
+        let now = Instant::now();
+        self.producers
+            .replace(Grace::Flush, now + self.core.allowance(now));
     }
 }

@@ -135,6 +135,7 @@ impl Hash for Core {
         } = self;
         let Self {
             highest_id,
+            first_lane,
             fetch,
             fetch_at,
             pause,
@@ -150,7 +151,7 @@ impl Hash for Core {
             lanes,
         )
             .hash(state);
-        (highest_id, fetch, fetch_at, pause).hash(state);
+        (highest_id, first_lane, fetch, fetch_at, pause).hash(state);
     }
 }
 
