@@ -11,6 +11,7 @@ mod producer;
 mod producer_set;
 mod record;
 pub mod replaced_producers;
+mod statistics;
 mod topic_limits;
 
 pub use batch_limits::{BATCH_BYTES_MIN, BatchLimits, LimitsByTopic, TopicLimits};
@@ -21,4 +22,5 @@ pub use partitioner::partition_of;
 pub use producer::{DeliveryReport, LastClusterError, Producer, Record};
 pub use producer_set::{ClientId, ProducerSet};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
+pub use statistics::{BrokerTimes, Statistics};
 pub use topic_limits::request_topic_limits;

@@ -28,6 +28,7 @@ use crate::{
         config::{ConfigError, client_config},
         delivery_error::{DeliveryError, classify, cluster_problem},
         idempotence::{self, Idempotence},
+        statistics::Statistics,
     },
     report::ProblemClass,
     secrets::Secrets,
@@ -115,6 +116,7 @@ impl LastClusterError {
 struct Context {
     reports: Mutex<Vec<DeliveryReport>>,
     cluster_error: LastClusterError,
+    statistics: Statistics,
     /// Pairs of topic and error code that were already logged.
     logged: Mutex<BTreeSet<(String, i32)>>,
     idempotence: Idempotence,
@@ -123,10 +125,11 @@ struct Context {
 }
 
 impl Context {
-    fn new(cluster_error: LastClusterError) -> Self {
+    fn new(cluster_error: LastClusterError, statistics: Statistics) -> Self {
         Self {
             reports: Mutex::default(),
             cluster_error,
+            statistics,
             logged: Mutex::default(),
             idempotence: Idempotence::default(),
             missed_partition: AtomicBool::new(false),
@@ -183,6 +186,10 @@ impl ClientContext for Context {
             self.cluster_error.set(class);
         }
     }
+
+    fn stats_raw(&self, json: &[u8]) {
+        self.statistics.add(json);
+    }
 }
 
 /// Logs a line of librdkafka at level debug. Users read the relay's own problems instead.
@@ -226,6 +233,9 @@ const STRICT: &[(&str, &str)] = &[
     // More than the relay ever has in flight: the relay bounds the queue itself.
     ("queue.buffering.max.messages", "200000"),
 ];
+
+/// Time between two statistics, in ms. A quota that mutes requests is known after this time.
+const STATISTICS_EVERY_MS: &str = "1000";
 
 /// Sets the properties of [`STRICT`] and the limits of batches. Called after the properties of the
 /// manifest, so that none of these can be overridden.
@@ -271,7 +281,7 @@ pub struct Producer {
 
 impl Producer {
     /// Creates a producer; it connects in the background. Errors of the cluster are recorded in
-    /// `cluster_error`.
+    /// `cluster_error`, and measurements of the brokers in `statistics`.
     ///
     /// # Errors
     /// If a secret is missing or cannot be used, or librdkafka rejects the properties.
@@ -281,11 +291,13 @@ impl Producer {
         client_id: &str,
         batch_limits: BatchLimits,
         cluster_error: LastClusterError,
+        statistics: Statistics,
     ) -> Result<Self, ConfigError> {
         let mut config = client_config(settings, secrets, client_id)?;
         // Rows arrive in fetches, and the next batches grow while one request is in flight, so
         // lingering adds latency and saves nothing (measured).
         config.set("linger.ms", "0").set("compression.type", "lz4");
+        config.set("statistics.interval.ms", STATISTICS_EVERY_MS);
         for (name, value) in &settings.properties {
             config.set(name, value);
         }
@@ -293,7 +305,7 @@ impl Producer {
         log_idempotence(&mut config);
         plant_bugs(&mut config);
         let inner = config
-            .create_with_context(Context::new(cluster_error))
+            .create_with_context(Context::new(cluster_error, statistics))
             .map_err(ConfigError::Create)?;
         Ok(Self {
             inner,

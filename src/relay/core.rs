@@ -17,6 +17,7 @@
 //!   isolation        next_lookup -> on_looked_up  next_probe  next_disposition  set_parked
 //!   acknowledgement_check
 //!                    check_acknowledgements  on_brokers_answered  topic_problems
+//!                    on_broker_times
 //! ```
 
 mod acknowledgement_check;
@@ -39,11 +40,15 @@ pub mod lane_share;
 mod owned_lanes;
 pub(crate) mod partition_client;
 pub(crate) mod partition_growth;
+pub mod patience;
+pub mod recent_max;
 pub mod routing;
 mod send_gate;
+mod send_window;
 pub(crate) mod sequence_check;
 mod settle_batch;
 pub mod stale_leaders;
+pub mod throttle;
 pub mod topic_state;
 pub mod unacknowledged;
 pub mod watermarks;
@@ -62,7 +67,7 @@ pub use crate::relay::core::{
     topic_state::TopicPresence,
 };
 use crate::{
-    outbox::{OutboxRow, RowId},
+    outbox::{Lane, OutboxRow, RowId},
     relay::core::{
         breaker::Breaker,
         client_count::ClientCount,
@@ -76,7 +81,10 @@ use crate::{
         jitter::Jitter,
         lane_share::LANES,
         owned_lanes::OwnedLane,
+        patience::Patience,
         routing::Routes,
+        send_window::SendWindow,
+        throttle::Throttle,
         topic_state::TopicStates,
         watermarks::{XidTick, XidTicks},
     },
@@ -134,11 +142,19 @@ pub struct Core {
     probe_first_record_gate: FirstRecordGate,
     client_count: ClientCount,
     breaker: Breaker,
+    throttle: Throttle,
+    patience: Patience,
+    /// Age at which an unacknowledged record is overdue: `slowAfter`, and what distance, quotas and
+    /// load allow.
+    overdue_after: Duration,
+    send_window: SendWindow,
     ticks: XidTicks,
     /// Lanes by number; `None` for a lane that is not owned.
     lanes: [Option<OwnedLane>; LANES],
     /// Highest id that any fetch returned or read past: every id up to it has been drawn.
     highest_id: RowId,
+    /// The lane that the next fetch begins with: the last one had rows of it that did not fit.
+    first_lane: Option<Lane>,
     fetch: FetchState,
     /// When the next fetch may begin.
     fetch_at: Instant,
@@ -168,9 +184,14 @@ impl Core {
             probe_first_record_gate: FirstRecordGate::new(topics, budget.rows),
             client_count: ClientCount::new(now),
             breaker: Breaker::new(settings, budget.rows, Jitter::seeded(0), now),
+            throttle: Throttle::default(),
+            patience: Patience::new(now),
+            overdue_after: settings.slow_after(),
+            send_window: SendWindow::new(budget, now),
             ticks: XidTicks::default(),
             lanes: std::array::from_fn(|_| None),
             highest_id: RowId::ZERO,
+            first_lane: None,
             fetch: FetchState::Idle,
             fetch_at: now,
             pause: PAUSE_AFTER_WORK,

@@ -66,6 +66,7 @@ mod producer_contract;
 mod producer_epochs;
 mod producer_keys;
 mod record_headers;
+mod relay_distance;
 mod relay_limits;
 mod relay_order;
 mod relay_outages;

@@ -88,8 +88,12 @@ impl Core {
     pub(super) fn has_room_to_fetch(&self) -> bool {
         self.kept_lanes().next().is_some()
             && self.topics.any_is_active()
-            && self.fetch_room().rows > 0
-            && self.in_flight.room_bytes() > 0
+            && self.has_room(self.fetch_room())
+    }
+
+    /// Whether a fetch may bring anything.
+    fn has_room(&self, room: Room) -> bool {
+        room.rows > 0 && self.free_amount().bytes > 0
     }
 
     /// What the next fetch may bring.
@@ -102,6 +106,7 @@ impl Core {
     /// How full the window is; `paused` is what paused topics have with the producers.
     fn window(&self, paused: Amount) -> Window {
         Window {
+            limit: self.send_window.limit(),
             free: self.free_amount(),
             paused,
             breaker_rows: self.breaker.room(self.in_flight.sent() - paused.rows),
@@ -109,12 +114,13 @@ impl Core {
         }
     }
 
-    /// What of the budget is not in flight.
+    /// What fits in beside what is in flight, and beside what producers have.
     fn free_amount(&self) -> Amount {
-        Amount {
+        let of_budget = Amount {
             rows: self.in_flight.room_rows(),
             bytes: self.in_flight.room_bytes(),
-        }
+        };
+        of_budget.min(self.send_window.room())
     }
 
     /// The next fetch, if it is time and there is room. [`Self::accept`] or
@@ -161,7 +167,18 @@ impl Core {
             let divisor = room_divisor(owned, lanes_with_more);
             reads.extend(self.plan_lane((lane, owned), room, divisor, now));
         }
+        self.begin_at_first_lane(&mut reads);
         reads
+    }
+
+    /// Changes the order of lanes: those that got no room last time come first.
+    fn begin_at_first_lane(&self, reads: &mut [LaneRead]) {
+        let Some(first) = self.first_lane else {
+            return;
+        };
+        let is_later = |read: &LaneRead| read.lane.index() >= first.index();
+        let at = reads.iter().position(is_later).unwrap_or(0);
+        reads.rotate_left(at);
     }
 
     /// What a fetch reads of a lane, which gets the `divisor`-th part of the room; `None` if the
@@ -257,6 +274,7 @@ impl Core {
         };
         let mut rows = fetched.rows.into_iter();
         let mut outgoing = Vec::with_capacity(rows.len());
+        self.first_lane = None;
         for read in &plan.lanes {
             let answer = LaneAnswer::new(*read, &fetched.scanned);
             self.take_lane(&answer, &mut rows, &reading, &mut outgoing);
@@ -297,6 +315,9 @@ impl Core {
             return 0;
         }
         let (covered, fitting) = self.cover(answer, rows);
+        if fitting < rows.len() {
+            self.first_lane.get_or_insert(lane);
+        }
         let Some(owned) = self.lanes[lane.index()].as_mut() else {
             return 0;
         };
@@ -328,20 +349,34 @@ impl Core {
         (covered, fitting)
     }
 
-    /// How many rows, from the first on, the lane has room for. Rows in flight need none.
+    /// How many rows, from the first on, the lane and the producers have room for. Rows in flight
+    /// need none.
     fn fitting_rows(&self, lane: Lane, rows: &[OutboxRow]) -> usize {
-        let room = self.in_flight.lane_room(lane);
-        if rows.len() <= room {
+        let mut room = self.room_of_lane(lane);
+        let bytes: usize = rows.iter().map(OutboxRow::bytes).sum();
+        if rows.len() <= room.rows && bytes <= room.bytes {
             return rows.len();
         }
-        let mut new = 0;
         for (at, row) in rows.iter().enumerate() {
-            new += usize::from(!self.is_in_flight(row));
-            if new > room {
-                return at;
+            if !self.is_in_flight(row) {
+                // The last row may be larger than the room: a large one must be sent, too.
+                if room.rows == 0 || room.bytes == 0 {
+                    return at;
+                }
+                let bytes = row.bytes();
+                room = room.without(Amount { rows: 1, bytes });
             }
         }
         rows.len()
+    }
+
+    /// What may be taken of a lane: its own room, and that of the producers.
+    fn room_of_lane(&self, lane: Lane) -> Amount {
+        let of_lane = Amount {
+            rows: self.in_flight.lane_room(lane),
+            bytes: usize::MAX,
+        };
+        of_lane.min(self.send_window.room())
     }
 
     /// Takes one row: sends it, or leaves it out with its topic or its key.
@@ -398,6 +433,7 @@ impl Core {
     ) -> Option<Slot> {
         let slot = self.in_flight.take(row, topic)?;
         let burst = self.topics.on_sent(topic, row.lane, row.bytes(), now);
+        self.send_window.on_sent(row.bytes(), now);
         self.in_flight.set_burst(slot, burst);
         Some(slot)
     }

@@ -3,7 +3,9 @@
 use tokio::sync::watch::Receiver;
 
 use crate::{
-    kafka::{BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer},
+    kafka::{
+        BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer, Statistics,
+    },
     relay::{
         RunOptions,
         status::{ProblemSource, Status},
@@ -24,6 +26,8 @@ pub(super) struct ProducerFactory<'a> {
     batch_bytes_max: usize,
     /// Shared with each producer, which sets it.
     cluster_error: LastClusterError,
+    /// Shared with each producer, which adds to it.
+    statistics: Statistics,
 }
 
 impl<'a> ProducerFactory<'a> {
@@ -43,6 +47,7 @@ impl<'a> ProducerFactory<'a> {
             partitions: vec![1; options.settings.topics.len()],
             batch_bytes_max: usize::MAX,
             cluster_error: LastClusterError::default(),
+            statistics: Statistics::default(),
         }
     }
 
@@ -82,6 +87,11 @@ impl<'a> ProducerFactory<'a> {
         &self.cluster_error
     }
 
+    /// What the producers of this factory measure of the brokers.
+    pub(super) fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
     /// Sizes that fit the topics, with batches that are not larger than one that was rejected.
     fn bounded_limits(&self) -> BatchLimits {
         let limits = self.batch_limits.unwrap_or_default();
@@ -103,6 +113,7 @@ impl<'a> ProducerFactory<'a> {
             &self.options.pod,
             self.bounded_limits(),
             self.cluster_error.clone(),
+            self.statistics.clone(),
         );
         let problem = made.as_ref().err().map(ConfigError::problem);
         self.status

@@ -9,7 +9,7 @@ use tokio::sync::watch::Receiver;
 use crate::{
     failpoints::{self, Bug},
     kafka::{
-        BatchLimits, ClientId, DeliveryError, DeliveryReport, Producer, ProducerSet, Record,
+        BatchLimits, BrokerTimes, ClientId, DeliveryError, DeliveryReport, Producer, ProducerSet, Record,
         replaced_producers,
     },
     relay::{
@@ -161,6 +161,8 @@ pub(super) struct Producers<'a> {
     leaving: Vec<ClientId>,
     /// Set when the main producer is to be replaced: as soon as a client is in reserve, or then.
     successor_until: Option<Instant>,
+    /// Time that answers may take beyond what they take next door.
+    allowance: Duration,
     reserve: Reserve,
     /// When the main producer was replaced last because it did not know a partition.
     partition_missed_at: Option<Instant>,
@@ -196,6 +198,7 @@ impl<'a> Producers<'a> {
             made_for: Vec::new(),
             leaving: Vec::new(),
             successor_until: None,
+            allowance: Duration::ZERO,
             reserve: Reserve::new(now),
             partition_missed_at: None,
             used_at: None,
@@ -262,6 +265,11 @@ impl<'a> Producers<'a> {
         self.factory.cluster_error().clear();
     }
 
+    /// What both producers measured of the brokers since the last call; `None` if nothing.
+    pub(super) fn take_broker_times(&self) -> Option<BrokerTimes> {
+        self.factory.statistics().take()
+    }
+
     // --- sizes and leaders
 
     /// Sets the sizes of producers that are made from now on.
@@ -307,7 +315,7 @@ impl<'a> Producers<'a> {
     /// Replaces both producers, once their records have ended or this time is over.
     pub(super) fn replace(&mut self, grace: Grace, now: Instant) {
         // Both have the same secrets and sizes, so one reason replaces both.
-        let until = grace.ends_at(now);
+        let until = grace.ends_at(now + self.allowance);
         self.reserve.clear();
         self.replace_probe(until);
         self.flush_main(until);
@@ -316,7 +324,7 @@ impl<'a> Producers<'a> {
     /// Replaces both producers: the main one goes on until its successor has a producer id.
     pub(super) fn replace_when_ready(&mut self, now: Instant) {
         self.reserve.clear();
-        self.replace_probe(Grace::Flush.ends_at(now));
+        self.replace_probe(Grace::Flush.ends_at(now + self.allowance));
         if self.is_open() {
             self.successor_until = Some(now + SUCCESSOR_MAX);
         }
@@ -347,6 +355,7 @@ impl<'a> Producers<'a> {
     /// Retires the main producer if it failed for good or its grace is over, and makes the next one
     /// once the last report is in. Adds and removes clients.
     pub(super) fn maintain(&mut self, core: &mut Core, now: Instant) {
+        self.allowance = core.allowance(now);
         self.flush_if_failed(now);
         self.flush_if_successor_is_ready(now);
         self.retire_if_batches_are_too_large(core);
@@ -398,7 +407,7 @@ impl<'a> Producers<'a> {
             .is_some_and(|until| self.reserve.is_ready() || now >= until)
         {
             self.successor_until = None;
-            self.flush_main(Grace::Flush.ends_at(now));
+            self.flush_main(Grace::Flush.ends_at(now + self.allowance));
         }
     }
 
@@ -508,7 +517,7 @@ impl<'a> Producers<'a> {
     /// A producer that failed for good sends nothing more. The brokers may still acknowledge what
     /// they have of it, which would otherwise be published twice.
     fn flush_if_failed(&mut self, now: Instant) {
-        let until = Grace::LastReports.ends_at(now);
+        let until = Grace::LastReports.ends_at(now + self.allowance);
         if self.has_open_main_failed() {
             self.flush_failed_main(until);
         }

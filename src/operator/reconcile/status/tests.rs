@@ -359,10 +359,13 @@ fn a_problem_shows_at_once_for_an_older_or_new_relay_a_new_manifest_and_suspend(
 
 #[test]
 fn advice_shows_without_stopping_anything() {
-    Case::with(|case| {
-        case.observed.reports = vec![report(Some(ProblemClass::TopicUnderReplicated))];
-    })
-    .has(&["Ready=True Ready", "Publishing=True TopicUnderReplicated"]);
+    for class in [
+        ProblemClass::TopicUnderReplicated,
+        ProblemClass::KafkaThrottled,
+    ] {
+        Case::with(|case| case.observed.reports = vec![report(Some(class))])
+            .has(&["Ready=True Ready", &format!("Publishing=True {class}")]);
+    }
 }
 
 #[test]

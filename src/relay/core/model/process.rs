@@ -138,6 +138,7 @@ impl Hash for Core {
         } = self;
         let Self {
             highest_id,
+            first_lane,
             fetch,
             fetch_at,
             pause,
@@ -153,7 +154,7 @@ impl Hash for Core {
             lanes,
         )
             .hash(state);
-        (highest_id, fetch, fetch_at, pause).hash(state);
+        (highest_id, first_lane, fetch, fetch_at, pause).hash(state);
     }
 }
 
