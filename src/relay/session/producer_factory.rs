@@ -3,9 +3,7 @@
 use tokio::sync::watch::Receiver;
 
 use crate::{
-    kafka::{
-        BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer, Statistics,
-    },
+    kafka::{BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer, Statistics},
     relay::{
         RunOptions,
         status::{ProblemSource, Status},

@@ -9,8 +9,8 @@ use tokio::sync::watch::Receiver;
 use crate::{
     failpoints::{self, Bug},
     kafka::{
-        BatchLimits, BrokerTimes, ClientId, DeliveryError, DeliveryReport, Producer, ProducerSet, Record,
-        replaced_producers,
+        BatchLimits, BrokerTimes, ClientId, DeliveryError, DeliveryReport, Producer, ProducerSet,
+        Record, replaced_producers,
     },
     relay::{
         RunOptions,
