@@ -199,6 +199,8 @@ pub enum ProblemClass {
     TopicUnderReplicated,
     /// Records of a topic are not acknowledged while later ones of others are.
     TopicStalled,
+    /// A quota of the brokers holds requests back: rows are published more slowly.
+    KafkaThrottled,
     /// A topic got more partitions: the order of a key does not hold across that moment.
     PartitionsAdded,
     /// The brokers rejected a record for good.

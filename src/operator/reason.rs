@@ -137,11 +137,13 @@ impl Reason {
 /// Returns whether a problem keeps rows from being published. Other problems are advice, or end
 /// automatically.
 pub(crate) fn stops_publishing(problem: &Problem) -> bool {
-    use ProblemClass::{Other, PartitionsAdded, TableChanged, TopicUnderReplicated};
+    use ProblemClass::{
+        KafkaThrottled, Other, PartitionsAdded, TableChanged, TopicUnderReplicated,
+    };
     !problem.last_good_used
         && !matches!(
             problem.class,
-            TopicUnderReplicated | PartitionsAdded | TableChanged | Other
+            TopicUnderReplicated | PartitionsAdded | KafkaThrottled | TableChanged | Other
         )
 }
 

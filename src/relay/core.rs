@@ -6,7 +6,9 @@
 //! ```text
 //!   fetch_plan       next_fetch_at  plan_fetch -> accept | on_fetch_failed
 //!                    on_tick  needs_tick
-//!   send_gate        may_send  on_new_producer  on_new_probe_producer  on_partition_count
+//!   doorbell         next_bell_request -> on_bell_answer | on_bell_lost  on_ring
+//!   send_gate        admit  on_new_producer  on_new_probe_producer  on_partition_count
+//!                    clients_wanted -> add_client | remove_client -> is_client_free
 //!   delivery_report  on_report  on_rejected_by_producer
 //!   settle_batch     next_settle -> on_settled | on_settle_failed  on_straggler
 //!   owned_lanes      on_granted  on_released  lose_lanes  watermarks
@@ -15,12 +17,15 @@
 //!   isolation        next_lookup -> on_looked_up  next_probe  next_disposition  set_parked
 //!   acknowledgement_check
 //!                    check_acknowledgements  on_brokers_answered  topic_problems
+//!                    on_broker_times
 //! ```
 
 mod acknowledgement_check;
 pub mod breaker;
+mod client_count;
 pub mod clock_step;
 mod delivery_report;
+pub mod doorbell;
 mod drain;
 mod excluded;
 mod fair_share;
@@ -33,12 +38,17 @@ pub(crate) mod isolation;
 pub mod jitter;
 pub mod lane_share;
 mod owned_lanes;
+pub(crate) mod partition_client;
 pub(crate) mod partition_growth;
+pub mod patience;
+pub mod recent_max;
 pub mod routing;
 mod send_gate;
+mod send_window;
 pub(crate) mod sequence_check;
 mod settle_batch;
 pub mod stale_leaders;
+pub mod throttle;
 pub mod topic_state;
 pub mod unacknowledged;
 pub mod watermarks;
@@ -51,14 +61,17 @@ use std::{
 pub use crate::relay::core::{
     breaker::ClusterError,
     drain::DrainBlockers,
+    first_record_gate::Destination,
     in_flight::SettleWhen,
     isolation::{Disposition, Lookup, RejectedRow},
     topic_state::TopicPresence,
 };
 use crate::{
-    outbox::{OutboxRow, RowId},
+    outbox::{Lane, OutboxRow, RowId},
     relay::core::{
         breaker::Breaker,
+        client_count::ClientCount,
+        doorbell::Doorbell,
         fair_share::FairShare,
         fetch_plan::PAUSE_AFTER_WORK,
         first_record_gate::FirstRecordGate,
@@ -68,7 +81,10 @@ use crate::{
         jitter::Jitter,
         lane_share::LANES,
         owned_lanes::OwnedLane,
+        patience::Patience,
         routing::Routes,
+        send_window::SendWindow,
+        throttle::Throttle,
         topic_state::TopicStates,
         watermarks::{XidTick, XidTicks},
     },
@@ -124,12 +140,21 @@ pub struct Core {
     first_record_gate: FirstRecordGate,
     /// Which partitions know the probe producer.
     probe_first_record_gate: FirstRecordGate,
+    client_count: ClientCount,
     breaker: Breaker,
+    throttle: Throttle,
+    patience: Patience,
+    /// Age at which an unacknowledged record is overdue: `slowAfter`, and what distance, quotas and
+    /// load allow.
+    overdue_after: Duration,
+    send_window: SendWindow,
     ticks: XidTicks,
     /// Lanes by number; `None` for a lane that is not owned.
     lanes: [Option<OwnedLane>; LANES],
     /// Highest id that any fetch returned or read past: every id up to it has been drawn.
     highest_id: RowId,
+    /// The lane that the next fetch begins with: the last one had rows of it that did not fit.
+    first_lane: Option<Lane>,
     fetch: FetchState,
     /// When the next fetch may begin.
     fetch_at: Instant,
@@ -137,6 +162,7 @@ pub struct Core {
     pause: Duration,
     /// Upper bound of `pause`.
     poll_interval: Duration,
+    doorbell: Doorbell,
     /// Payload bytes of the largest row of recent fetches; shrinks with each fetch. `None` before
     /// the first row.
     largest_payload: Option<usize>,
@@ -156,14 +182,21 @@ impl Core {
             isolation: Isolation::default(),
             first_record_gate: FirstRecordGate::new(topics, budget.rows),
             probe_first_record_gate: FirstRecordGate::new(topics, budget.rows),
+            client_count: ClientCount::new(now),
             breaker: Breaker::new(settings, budget.rows, Jitter::seeded(0), now),
+            throttle: Throttle::default(),
+            patience: Patience::new(now),
+            overdue_after: settings.slow_after(),
+            send_window: SendWindow::new(budget, now),
             ticks: XidTicks::default(),
             lanes: std::array::from_fn(|_| None),
             highest_id: RowId::ZERO,
+            first_lane: None,
             fetch: FetchState::Idle,
             fetch_at: now,
             pause: PAUSE_AFTER_WORK,
             poll_interval,
+            doorbell: Doorbell::new(now),
             largest_payload: None,
         }
     }

@@ -110,18 +110,29 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
     };
     // Drained lanes are given back before lanes are claimed: the survey counts only what is kept.
     release(&store, &round).await?;
-    let kept = round.kept_lanes();
-    let moved = rebalance(&store, &round, &kept).await?;
-    let granted_lanes = moved.granted.iter().map(|grant| grant.lane);
-    let lanes: Vec<Lane> = kept.into_iter().chain(granted_lanes).collect();
+    let Balance {
+        parked,
+        granted,
+        give_back,
+        do_lanes_move,
+    } = rebalance(&store, &round).await?;
     Ok(LeaseOutcome::Held(HeldLease {
         renewed,
         released: round.release,
-        parked: read_parked(&store, lanes).await?,
-        granted: moved.granted,
-        give_back: moved.give_back,
-        do_lanes_move: moved.do_lanes_move,
+        parked,
+        granted,
+        give_back,
+        do_lanes_move,
     }))
+}
+
+/// What a round found out about the lanes.
+struct Balance {
+    parked: ParkedLanes,
+    granted: Vec<Grant>,
+    /// How many lanes to drain.
+    give_back: u32,
+    do_lanes_move: bool,
 }
 
 /// What became of the renewal in a round.
@@ -170,34 +181,62 @@ async fn release(store: &Store, round: &LeaseRound) -> Result<(), StoreError> {
         .await
 }
 
-/// How a round changes our share of the lanes.
-#[derive(Default)]
-struct Moved {
-    granted: Vec<Grant>,
-    /// How many lanes are to be drained.
-    give_back: u32,
-    do_lanes_move: bool,
+/// Compares our share with those of the other relays, and reads what is parked in our lanes.
+async fn rebalance(store: &Store, round: &LeaseRound) -> Result<Balance, StoreError> {
+    let (kept, read_at) = (round.kept_lanes(), Instant::now());
+    if round.claims == Claims::Stopped {
+        let parked = read_parked(store, kept).await?;
+        return Ok(Balance::unchanged(parked));
+    }
+    let (survey, parked) = store.survey(round.instance, &kept).await?;
+    let parked = ParkedLanes {
+        parked,
+        lanes: kept.clone(),
+        read_at,
+    };
+    let share = share(survey, round.owned, round.health);
+    let balance = match share {
+        Share::Keep => Balance::unchanged(parked),
+        Share::GiveBack { lanes } => Balance {
+            give_back: lanes,
+            ..Balance::unchanged(parked)
+        },
+        Share::Claim { lanes_max } => claim(store, round, kept, lanes_max).await?,
+    };
+    Ok(Balance {
+        do_lanes_move: do_lanes_move(share, survey, round.owned),
+        ..balance
+    })
 }
 
-/// Compares our share with those of the other relays, and claims lanes.
-async fn rebalance(store: &Store, round: &LeaseRound, kept: &[Lane]) -> Result<Moved, StoreError> {
-    if round.claims == Claims::Stopped {
-        return Ok(Moved::default());
-    }
-    let survey = store.survey(round.instance, kept).await?;
-    let share = share(survey, round.owned, round.health);
-    let mut moved = Moved {
-        do_lanes_move: do_lanes_move(share, survey, round.owned),
-        ..Moved::default()
-    };
-    match share {
-        Share::Keep => {}
-        Share::GiveBack { lanes } => moved.give_back = lanes,
-        Share::Claim { lanes_max } => {
-            moved.granted = store.claim(round.instance, lanes_max, kept).await?;
+/// Claims lanes, and reads what is parked in them, too.
+async fn claim(
+    store: &Store,
+    round: &LeaseRound,
+    kept: Vec<Lane>,
+    lanes_max: u32,
+) -> Result<Balance, StoreError> {
+    let granted = store.claim(round.instance, lanes_max, &kept).await?;
+    let lanes = kept
+        .into_iter()
+        .chain(granted.iter().map(|grant| grant.lane));
+    let parked = read_parked(store, lanes.collect()).await?;
+    Ok(Balance {
+        granted,
+        ..Balance::unchanged(parked)
+    })
+}
+
+impl Balance {
+    /// No lane is claimed, and none is to be drained.
+    fn unchanged(parked: ParkedLanes) -> Self {
+        Self {
+            parked,
+            granted: Vec::new(),
+            give_back: 0,
+            do_lanes_move: false,
         }
     }
-    Ok(moved)
 }
 
 async fn read_parked(store: &Store, lanes: Vec<Lane>) -> Result<ParkedLanes, StoreError> {

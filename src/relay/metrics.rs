@@ -65,6 +65,14 @@ const IN_FLIGHT_ROWS: Metric = Metric::new(
 );
 const IN_FLIGHT_BYTES: Metric =
     Metric::new("outbox_in_flight_bytes", "Bytes of the rows in flight.");
+const KAFKA_ROUND_TRIP: Metric = Metric::new(
+    "outbox_kafka_round_trip_seconds",
+    "Shortest round trip of the last second to the broker that is farthest away.",
+);
+const KAFKA_THROTTLE: Metric = Metric::new(
+    "outbox_kafka_throttle_seconds",
+    "Longest time of the last second for which a quota of the brokers mutes requests.",
+);
 const PARKED_KEYS: Metric = Metric::new("outbox_parked_keys", "Parked keys in the whole table.");
 const PARKED_TOPICS: Metric = Metric::new("outbox_parked_topics", "Topics that a person parked.");
 const DEAD_LETTERS: Metric = Metric::new("outbox_dead_letters", "Rows in dead_letter.");
@@ -115,6 +123,8 @@ pub struct Metrics {
     breaker: IntGaugeVec,
     pub in_flight_rows: IntGauge,
     pub in_flight_bytes: IntGauge,
+    pub kafka_round_trip: Gauge,
+    pub kafka_throttle: Gauge,
     pub stragglers: IntCounter,
     table: TableGauges,
     pub replaced_headers: IntCounter,
@@ -167,6 +177,8 @@ impl Metrics {
             breaker: BREAKER_STATE.gauges(&registry),
             in_flight_rows: IN_FLIGHT_ROWS.gauge(&registry),
             in_flight_bytes: IN_FLIGHT_BYTES.gauge(&registry),
+            kafka_round_trip: KAFKA_ROUND_TRIP.float_gauge(&registry),
+            kafka_throttle: KAFKA_THROTTLE.float_gauge(&registry),
             stragglers: STRAGGLERS_FOUND.counter(&registry),
             table: TableGauges::new(&registry),
             replaced_headers: REPLACED_HEADERS.counter(&registry),

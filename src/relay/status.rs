@@ -39,6 +39,8 @@ pub enum ProblemSource {
     Kafka,
     /// Making a producer.
     Producer,
+    /// Quotas of the brokers.
+    Quota,
     /// The Secret files for the database.
     DatabaseSecrets,
     /// The Secret files for Kafka.

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    kafka::BrokerTimes,
     relay::core::{
         Core,
         breaker::{Breaker, ClusterError},
@@ -26,6 +27,7 @@ impl Core {
         self.breaker = Breaker::new(settings, rows, Jitter::seeded(seed), now);
         let jitter = Jitter::seeded(seed.rotate_left(32));
         self.topics = TopicStates::new(self.routes.len()).with_jitter(jitter);
+        self.overdue_after = settings.slow_after();
         self
     }
 
@@ -38,15 +40,54 @@ impl Core {
     /// Checks what has not been acknowledged until now, and pauses topics that must wait. Call it
     /// once per turn of the loop.
     pub fn check_acknowledgements(&mut self, cluster_error: ClusterError, now: Instant) {
+        self.update_overdue_after(now);
         self.evaluate_breaker(cluster_error, now);
         self.drain_topics(now);
+    }
+
+    /// Takes what was measured of the brokers: how far away they are, and for how long they mute
+    /// requests.
+    pub fn on_broker_times(&mut self, times: BrokerTimes, now: Instant) {
+        self.throttle.on_statistics(times.throttle, now);
+        self.send_window.on_statistics(times.throttle, now);
+        // A request that was muted took longer than the way to the broker and back.
+        if let Some(round_trip) = times.round_trip
+            && self.throttle.delay(now).is_zero()
+        {
+            self.patience.on_round_trip(round_trip);
+        }
+    }
+
+    /// Round trip to the brokers, as it was last measured.
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        self.patience.round_trip()
+    }
+
+    /// For how long the brokers mute requests because of a quota, if a person should know.
+    #[must_use]
+    pub fn throttled_for(&self, now: Instant) -> Option<Duration> {
+        self.throttle.reported_length(now)
+    }
+
+    /// Time that records may take longer than with brokers next door and without a quota.
+    #[must_use]
+    pub fn allowance(&self, now: Instant) -> Duration {
+        self.patience.of_record(&self.throttle, now)
+    }
+
+    fn update_overdue_after(&mut self, now: Instant) {
+        self.patience.forget_old(now);
+        self.overdue_after = self.breaker.slow_after() + self.allowance(now);
     }
 
     fn evaluate_breaker(&mut self, cluster_error: ClusterError, now: Instant) {
         // What a stalled topic has with the producers says nothing about the cluster.
         let stalled = self.unacknowledged_of(|topic, _| self.is_stalled(topic));
+        let unacknowledged = self.in_flight.sent() - stalled.rows;
+        let allowance = self.patience.of_cluster(&self.throttle, now);
         self.breaker
-            .evaluate(self.in_flight.sent() - stalled.rows, cluster_error, now);
+            .evaluate(unacknowledged, cluster_error, allowance, now);
     }
 
     /// Pauses active topics that must wait until no row of them is with a producer.
@@ -90,13 +131,11 @@ impl Core {
             .filter(|topic| self.is_stalled(*topic))
     }
 
-    /// Topics whose oldest record has been unacknowledged for `slowAfter`, whether or not records
-    /// of others are acknowledged.
+    /// Topics whose oldest record is overdue, whether or not records of others are acknowledged.
     pub fn overdue_topics(&self, now: Instant) -> impl Iterator<Item = TopicIndex> {
-        let slow_after = self.breaker.slow_after();
         self.routes
             .indexes()
-            .filter(move |topic| self.is_older(*topic, slow_after, now))
+            .filter(move |topic| self.is_older(*topic, self.overdue_after, now))
     }
 
     /// Whether any topic is overdue.
@@ -116,7 +155,7 @@ impl Core {
     }
 
     fn is_stalled(&self, topic: TopicIndex) -> bool {
-        self.topics.is_overtaken(topic, self.breaker.slow_after())
+        self.topics.is_overtaken(topic, self.overdue_after)
     }
 
     /// Whether the oldest record of a topic has been unacknowledged for `age`.
@@ -139,7 +178,7 @@ impl Core {
     /// - it is slow and has used up its share of the window, or
     /// - enough of its rows wait to be probed.
     fn must_stop_sending(&self, topic: TopicIndex, now: Instant) -> bool {
-        let share_applies_after = self.breaker.slow_after() / SHARE_APPLIES_AFTER_DIVISOR;
+        let share_applies_after = self.overdue_after / SHARE_APPLIES_AFTER_DIVISOR;
         self.is_stalled(topic)
             || self.breaker.state() == BreakerState::Open
             || self.is_older(topic, share_applies_after, now) && self.has_used_up_share(topic)
@@ -151,7 +190,7 @@ impl Core {
         let of_others = self.unacknowledged_of(|other, state| other != topic && !state.is_active());
         self.fair_share.is_used_up(
             self.topics[topic].unacknowledged(),
-            self.fair_share.left_of_budget(of_others),
+            self.send_window.limit().without(of_others),
         )
     }
 

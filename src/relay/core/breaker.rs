@@ -12,6 +12,9 @@
 //!   (*) for slowAfter, if librdkafka reports an error of the whole cluster
 //! ```
 //!
+//! Both times are longer where brokers are far away or mute requests because of a quota
+//! (`relay::core::patience`).
+//!
 //! While it is Open, what the producer still has probes the cluster. For topics of which the
 //! producer has nothing, a small fetch is let through now and then. Otherwise a relay whose only
 //! records are stuck in one sick topic would not find out that the others work.
@@ -125,15 +128,22 @@ impl Breaker {
     }
 
     /// Checks for how long nothing was acknowledged; `unacknowledged` rows are with the producer.
-    pub fn evaluate(&mut self, unacknowledged: usize, cluster_error: ClusterError, now: Instant) {
+    /// `allowance` is the time that brokers may take longer than next door.
+    pub fn evaluate(
+        &mut self,
+        unacknowledged: usize,
+        cluster_error: ClusterError,
+        allowance: Duration,
+        now: Instant,
+    ) {
         if unacknowledged == 0 {
             return self.on_nothing_unacknowledged();
         }
         let waited = now.saturating_duration_since(*self.unacknowledged_since.get_or_insert(now));
         match self.state {
             State::Open { .. } => {}
-            _ if waited >= self.open_after(cluster_error) => self.open(now),
-            State::Closed { .. } if waited >= self.settings.slow_after() => {
+            _ if waited >= self.open_after(cluster_error) + allowance => self.open(now),
+            State::Closed { .. } if waited >= self.settings.slow_after() + allowance => {
                 self.state = State::Slow;
             }
             _ => {}

@@ -4,7 +4,12 @@ use std::time::Instant;
 
 use crate::{
     outbox::OutboxRow,
-    relay::core::{Core, Outcome, first_record_gate::Delivery, ids::Slot, in_flight::ReturnedRow},
+    relay::core::{
+        Core, Outcome,
+        first_record_gate::Delivery,
+        ids::Slot,
+        in_flight::{ReturnedRow, SentRow},
+    },
     report::ProblemClass,
 };
 
@@ -60,17 +65,31 @@ impl Core {
 
     /// Records that a producer has the row in a slot no longer.
     fn end_delivery(&mut self, slot: Slot, delivery: Delivery, now: Instant) {
-        self.gate_of(slot).on_ended(slot, delivery, now);
+        let took = self.gate_of(slot).on_ended(slot, delivery, now);
+        took.into_iter()
+            .for_each(|took| self.client_count.on_request_ended(took));
         if let Some(sent) = self.in_flight.sent_row(slot) {
             match delivery {
-                Delivery::Acknowledged => self.topics.on_acknowledged(&sent, now),
+                Delivery::Acknowledged => self.on_delivered(&sent, now),
                 Delivery::Failed => {
                     self.topics.on_ended(&sent);
+                    self.send_window.on_ended(sent.bytes);
                 }
             }
         }
         if delivery == Delivery::Acknowledged {
             self.breaker.on_acknowledged(now);
+        }
+    }
+
+    /// Records that Kafka acknowledged a row.
+    fn on_delivered(&mut self, sent: &SentRow, now: Instant) {
+        self.send_window.on_acknowledged(sent.bytes, now);
+        if let Some(sent_at) = self.topics.on_acknowledged(sent, now) {
+            let delivery = now.saturating_duration_since(sent_at);
+            if delivery < self.overdue_after {
+                self.patience.on_delivery(delivery, now);
+            }
         }
     }
 

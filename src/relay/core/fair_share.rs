@@ -26,6 +26,24 @@ pub(super) struct Amount {
     pub(super) bytes: usize,
 }
 
+impl Amount {
+    /// What is left of it when `taken` is taken.
+    pub(super) fn without(self, taken: Self) -> Self {
+        Self {
+            rows: self.rows.saturating_sub(taken.rows),
+            bytes: self.bytes.saturating_sub(taken.bytes),
+        }
+    }
+
+    /// The smaller number of each.
+    pub(super) fn min(self, other: Self) -> Self {
+        Self {
+            rows: self.rows.min(other.rows),
+            bytes: self.bytes.min(other.bytes),
+        }
+    }
+}
+
 /// What the next fetch may bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Room {
@@ -38,7 +56,9 @@ pub(super) struct Room {
 /// How full the window is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
-    /// What of the budget is not in flight.
+    /// Most that may be with the producers.
+    pub(super) limit: Amount,
+    /// What a fetch may add to what is in flight and to what the producers have.
     pub(super) free: Amount,
     /// What paused topics have with the producers.
     pub(super) paused: Amount,
@@ -71,16 +91,8 @@ impl FairShare {
         }
     }
 
-    /// What of the budget is left when `taken` is taken.
-    pub(super) fn left_of_budget(&self, taken: Amount) -> Amount {
-        Amount {
-            rows: self.budget.rows.saturating_sub(taken.rows),
-            bytes: self.budget.bytes.saturating_sub(taken.bytes),
-        }
-    }
-
     /// Whether a topic has used up its share: a part of `available`, which is what other paused
-    /// topics leave of the budget, or a part of one lane. So any number of paused topics leaves
+    /// topics leave of the limit, or a part of one lane. So any number of paused topics leaves
     /// something to the others.
     pub(super) fn is_used_up(&self, topic: &Unacknowledged, available: Amount) -> bool {
         let lane_share = share_of_rows(self.budget.rows_per_lane);
@@ -98,7 +110,7 @@ impl FairShare {
         window: &Window,
         active: impl IntoIterator<Item = &'a Unacknowledged>,
     ) -> Room {
-        let available = self.left_of_budget(window.paused);
+        let available = window.limit.without(window.paused);
         let mut active = active.into_iter();
         let is_blocked =
             window.is_crowded(available) || active.any(|topic| self.is_used_up(topic, available));

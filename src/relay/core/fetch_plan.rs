@@ -7,6 +7,7 @@ use crate::{
     outbox::{FetchRequest, Fetched, Lane, LaneRead, OutboxRow, RowId, Snapshot},
     relay::core::{
         Core, FetchState, Outgoing,
+        doorbell::Found,
         excluded::Excluded,
         fair_share::{Amount, Room, Window},
         ids::{Slot, TopicIndex},
@@ -80,11 +81,19 @@ impl Core {
 
     /// Whether no fetch is under way, and one would have lanes, topics and room.
     fn is_fetch_possible(&self) -> bool {
-        self.fetch == FetchState::Idle
-            && self.kept_lanes().next().is_some()
+        self.fetch == FetchState::Idle && self.has_room_to_fetch()
+    }
+
+    /// Whether a fetch would have lanes, topics and room.
+    pub(super) fn has_room_to_fetch(&self) -> bool {
+        self.kept_lanes().next().is_some()
             && self.topics.any_is_active()
-            && self.fetch_room().rows > 0
-            && self.in_flight.room_bytes() > 0
+            && self.has_room(self.fetch_room())
+    }
+
+    /// Whether a fetch may bring anything.
+    fn has_room(&self, room: Room) -> bool {
+        room.rows > 0 && self.free_amount().bytes > 0
     }
 
     /// What the next fetch may bring.
@@ -97,6 +106,7 @@ impl Core {
     /// How full the window is; `paused` is what paused topics have with the producers.
     fn window(&self, paused: Amount) -> Window {
         Window {
+            limit: self.send_window.limit(),
             free: self.free_amount(),
             paused,
             breaker_rows: self.breaker.room(self.in_flight.sent() - paused.rows),
@@ -104,12 +114,13 @@ impl Core {
         }
     }
 
-    /// What of the budget is not in flight.
+    /// What fits in beside what is in flight, and beside what producers have.
     fn free_amount(&self) -> Amount {
-        Amount {
+        let of_budget = Amount {
             rows: self.in_flight.room_rows(),
             bytes: self.in_flight.room_bytes(),
-        }
+        };
+        of_budget.min(self.send_window.room())
     }
 
     /// The next fetch, if it is time and there is room. [`Self::accept`] or
@@ -126,6 +137,8 @@ impl Core {
         }
         self.fetch = FetchState::UnderWay;
         self.breaker.on_fetch(now);
+        let lanes = request.lanes.iter().map(|read| read.lane);
+        self.doorbell.on_fetch_begun(lanes.collect());
         Some(request)
     }
 
@@ -154,7 +167,18 @@ impl Core {
             let divisor = room_divisor(owned, lanes_with_more);
             reads.extend(self.plan_lane((lane, owned), room, divisor, now));
         }
+        self.begin_at_first_lane(&mut reads);
         reads
+    }
+
+    /// Changes the order of lanes: those that got no room last time come first.
+    fn begin_at_first_lane(&self, reads: &mut [LaneRead]) {
+        let Some(first) = self.first_lane else {
+            return;
+        };
+        let is_later = |read: &LaneRead| read.lane.index() >= first.index();
+        let at = reads.iter().position(is_later).unwrap_or(0);
+        reads.rotate_left(at);
     }
 
     /// What a fetch reads of a lane, which gets the `divisor`-th part of the room; `None` if the
@@ -209,6 +233,7 @@ impl Core {
     /// Records that the fetch failed, or that its rows cannot be used: it is made again.
     pub fn on_fetch_failed(&mut self, now: Instant) {
         self.end_fetch();
+        self.doorbell.on_fetch_useless();
         self.back_off(now);
     }
 
@@ -228,6 +253,7 @@ impl Core {
     pub fn accept(&mut self, plan: &FetchRequest, fetched: Fetched, now: Instant) -> Vec<Outgoing> {
         if self.fetch == FetchState::Stale {
             self.end_fetch();
+            self.doorbell.on_fetch_useless();
             return Vec::new();
         }
         self.remember_largest_payload(&fetched.rows);
@@ -248,6 +274,7 @@ impl Core {
         };
         let mut rows = fetched.rows.into_iter();
         let mut outgoing = Vec::with_capacity(rows.len());
+        self.first_lane = None;
         for read in &plan.lanes {
             let answer = LaneAnswer::new(*read, &fetched.scanned);
             self.take_lane(&answer, &mut rows, &reading, &mut outgoing);
@@ -288,6 +315,9 @@ impl Core {
             return 0;
         }
         let (covered, fitting) = self.cover(answer, rows);
+        if fitting < rows.len() {
+            self.first_lane.get_or_insert(lane);
+        }
         let Some(owned) = self.lanes[lane.index()].as_mut() else {
             return 0;
         };
@@ -319,20 +349,34 @@ impl Core {
         (covered, fitting)
     }
 
-    /// How many rows, from the first on, the lane has room for. Rows in flight need none.
+    /// How many rows, from the first on, the lane and the producers have room for. Rows in flight
+    /// need none.
     fn fitting_rows(&self, lane: Lane, rows: &[OutboxRow]) -> usize {
-        let room = self.in_flight.lane_room(lane);
-        if rows.len() <= room {
+        let mut room = self.room_of_lane(lane);
+        let bytes: usize = rows.iter().map(OutboxRow::bytes).sum();
+        if rows.len() <= room.rows && bytes <= room.bytes {
             return rows.len();
         }
-        let mut new = 0;
         for (at, row) in rows.iter().enumerate() {
-            new += usize::from(!self.is_in_flight(row));
-            if new > room {
-                return at;
+            if !self.is_in_flight(row) {
+                // The last row may be larger than the room: a large one must be sent, too.
+                if room.rows == 0 || room.bytes == 0 {
+                    return at;
+                }
+                let bytes = row.bytes();
+                room = room.without(Amount { rows: 1, bytes });
             }
         }
         rows.len()
+    }
+
+    /// What may be taken of a lane: its own room, and that of the producers.
+    fn room_of_lane(&self, lane: Lane) -> Amount {
+        let of_lane = Amount {
+            rows: self.in_flight.lane_room(lane),
+            bytes: usize::MAX,
+        };
+        of_lane.min(self.send_window.room())
     }
 
     /// Takes one row: sends it, or leaves it out with its topic or its key.
@@ -389,6 +433,7 @@ impl Core {
     ) -> Option<Slot> {
         let slot = self.in_flight.take(row, topic)?;
         let burst = self.topics.on_sent(topic, row.lane, row.bytes(), now);
+        self.send_window.on_sent(row.bytes(), now);
         self.in_flight.set_burst(slot, burst);
         Some(slot)
     }
@@ -399,7 +444,14 @@ impl Core {
 
     /// Sets when the next fetch begins, after one that brought `rows`.
     fn set_pace(&mut self, rows: usize, now: Instant) {
-        if rows == 0 && !self.has_more() {
+        let is_idle = rows == 0 && !self.has_more();
+        let found = if is_idle { Found::Nothing } else { Found::Rows };
+        self.doorbell.on_fetched(found, now);
+        if self.has_rung() {
+            self.fetch_at = now;
+            return;
+        }
+        if is_idle {
             return self.back_off(now);
         }
         self.pause = PAUSE_AFTER_WORK;
@@ -423,11 +475,16 @@ impl Core {
     /// Whether a tick could move a watermark on.
     #[must_use]
     pub fn needs_tick(&self) -> bool {
-        self.in_flight.rows() > 0 || self.has_more()
+        !self.doorbell.is_asleep() && (self.in_flight.rows() > 0 || self.has_more())
     }
 
-    /// Delays the next fetch, twice as long each time, up to the poll interval.
+    /// Delays the next fetch: until the end of a sleep, or else twice as long each time, up to the
+    /// poll interval.
     fn back_off(&mut self, now: Instant) {
+        if let Some(until) = self.sleeps_until(now) {
+            self.fetch_at = until;
+            return;
+        }
         self.fetch_at = now + self.pause;
         self.pause = (self.pause * 2).min(self.poll_interval.max(PAUSE_AFTER_WORK));
     }

@@ -447,10 +447,12 @@ impl TopicStates {
             .on_sent(lane, bytes, now)
     }
 
-    /// Records that Kafka acknowledged a row.
-    pub fn on_acknowledged(&mut self, row: &SentRow, now: Instant) {
-        let acknowledged = self.on_ended(row).map(|sent_at| (sent_at, now));
+    /// Records that Kafka acknowledged a row. Returns when it was sent.
+    pub fn on_acknowledged(&mut self, row: &SentRow, now: Instant) -> Option<Instant> {
+        let sent_at = self.on_ended(row);
+        let acknowledged = sent_at.map(|sent_at| (sent_at, now));
         self.newest_acknowledged = self.newest_acknowledged.max(acknowledged);
+        sent_at
     }
 
     /// Records that the delivery report of a row is in. Returns when the row was sent.

@@ -6,7 +6,11 @@ use std::time::Instant;
 use crate::{
     relay::{
         core::TopicPresence,
-        session::{Session, producers::Grace, record_problems::record_problems},
+        session::{
+            Session,
+            producers::Grace,
+            record_problems::{kafka_throttled, record_problems},
+        },
         status::ProblemSource,
         topic_metadata::{Restart, TopicMetadata},
     },
@@ -62,7 +66,13 @@ impl Session<'_> {
             self.producers.set_partitions(topic, partitions);
         }
         if !self.producers.fits_partitions() {
-            self.replace_producers_for("topics have other partitions than it was made for");
+            tracing::info!(
+                in_flight = self.core.in_flight().sent(),
+                "the producer is replaced once its records in flight are acknowledged: topics have \
+                 other partitions than it was made for"
+            );
+            // At once: keys move, and records that are out may be in their old partitions.
+            self.producers.replace(Grace::Flush, Instant::now());
         }
     }
 
@@ -82,6 +92,7 @@ impl Session<'_> {
 
     /// Evaluates what is unacknowledged, once a turn, and reports what changed.
     pub(super) fn observe_kafka(&mut self, now: Instant) {
+        self.observe_broker_times(now);
         self.core
             .check_acknowledgements(self.producers.cluster_error(), now);
         self.report_breaker(now);
@@ -94,6 +105,23 @@ impl Session<'_> {
         if self.process.memory.is_reported_long_enough(now) {
             self.reporter.set_problems(ProblemSource::Sequence, vec![]);
         }
+    }
+
+    /// Takes how far away the brokers are and for how long they mute requests, if producers have
+    /// measured that, and reports it.
+    fn observe_broker_times(&mut self, now: Instant) {
+        let Some(times) = self.producers.take_broker_times() else {
+            return;
+        };
+        self.core.on_broker_times(times, now);
+        self.reporter
+            .set_broker_times(self.core.round_trip(), times.throttle);
+        let throttled = self.core.throttled_for(now).map(|muted_for| {
+            let options = self.process.options;
+            kafka_throttled(&options.settings.kafka, &options.pod, muted_for)
+        });
+        let problems = throttled.into_iter().collect();
+        self.reporter.set_problems(ProblemSource::Quota, problems);
     }
 
     /// Reports paused topics, parked keys and undeclared topics, if it is time.

@@ -3,7 +3,7 @@
 use tokio::sync::watch::Receiver;
 
 use crate::{
-    kafka::{BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer, ProducerSet},
+    kafka::{BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer, Statistics},
     relay::{
         RunOptions,
         status::{ProblemSource, Status},
@@ -24,6 +24,8 @@ pub(super) struct ProducerFactory<'a> {
     batch_bytes_max: usize,
     /// Shared with each producer, which sets it.
     cluster_error: LastClusterError,
+    /// Shared with each producer, which adds to it.
+    statistics: Statistics,
 }
 
 impl<'a> ProducerFactory<'a> {
@@ -43,6 +45,7 @@ impl<'a> ProducerFactory<'a> {
             partitions: vec![1; options.settings.topics.len()],
             batch_bytes_max: usize::MAX,
             cluster_error: LastClusterError::default(),
+            statistics: Statistics::default(),
         }
     }
 
@@ -66,13 +69,10 @@ impl<'a> ProducerFactory<'a> {
         self.partitions[topic] = partitions.max(1);
     }
 
-    /// Makes the producers that take all rows but candidates, and reports the problem if the
-    /// secrets or the properties do not allow it.
-    ///
-    /// # Errors
-    /// When a secret is missing, or librdkafka rejects the properties.
-    pub(super) fn make_set(&self) -> Result<ProducerSet, ConfigError> {
-        ProducerSet::new(self.partitions.clone(), || self.make())
+    /// Names of the declared topics.
+    pub(super) fn topics(&self) -> Vec<String> {
+        let topics = self.options.settings.topics.iter();
+        topics.map(|topic| topic.name.clone()).collect()
     }
 
     /// Halves the batches: one of this many bytes was rejected.
@@ -83,6 +83,11 @@ impl<'a> ProducerFactory<'a> {
     /// The last error of the cluster that a producer of this factory met.
     pub(super) fn cluster_error(&self) -> &LastClusterError {
         &self.cluster_error
+    }
+
+    /// What the producers of this factory measure of the brokers.
+    pub(super) fn statistics(&self) -> &Statistics {
+        &self.statistics
     }
 
     /// Sizes that fit the topics, with batches that are not larger than one that was rejected.
@@ -106,6 +111,7 @@ impl<'a> ProducerFactory<'a> {
             &self.options.pod,
             self.bounded_limits(),
             self.cluster_error.clone(),
+            self.statistics.clone(),
         );
         let problem = made.as_ref().err().map(ConfigError::problem);
         self.status

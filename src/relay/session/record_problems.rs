@@ -1,9 +1,12 @@
 //! Problems with rows and records, as a status report has them: paused topics, parked keys and
-//! topics, undeclared topics. Pure.
+//! topics, undeclared topics; and a quota of the brokers. Pure.
+
+use std::time::Duration;
 
 use crate::{
     relay::core::Core,
     report::{Problem, ProblemClass},
+    settings::KafkaSettings,
 };
 
 /// All problems with rows and records that there are now.
@@ -65,4 +68,57 @@ fn undeclared_topics() -> Problem {
     let message = "rows wait because spec.topics declares neither their topic nor a topic for \
         their types: add the topic to spec.topics";
     Problem::new(ProblemClass::TopicNotDeclared, message)
+}
+
+/// A quota of the brokers mutes requests of this client for so long.
+pub(super) fn kafka_throttled(
+    settings: &KafkaSettings,
+    client_id: &str,
+    muted_for: Duration,
+) -> Problem {
+    let user = match &settings.sasl {
+        Some(sasl) => format!("user '{}', ", sasl.username),
+        None => String::new(),
+    };
+    let message = format!(
+        "a quota of the brokers mutes requests for {} ms ({user}client id '{client_id}'): rows are \
+         published more slowly than they could be; raise producer_byte_rate if they wait for long",
+        muted_for.as_millis()
+    );
+    Problem::new(ProblemClass::KafkaThrottled, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{SaslMechanism, SaslSettings, TlsMode, TlsSettings};
+
+    #[test]
+    fn a_quota_is_reported_with_user_client_id_and_milliseconds() {
+        let settings = |sasl| KafkaSettings {
+            bootstrap_servers: vec![],
+            tls: TlsSettings {
+                mode: TlsMode::Disable,
+                ca: false,
+                client_certificate: false,
+            },
+            sasl,
+            properties: std::collections::BTreeMap::new(),
+        };
+        let sasl = SaslSettings {
+            mechanism: SaslMechanism::Plain,
+            username: "files".to_owned(),
+        };
+        for (sasl, whose) in [
+            (None, "client id 'files-relay-1'"),
+            (Some(sasl), "user 'files', client id 'files-relay-1'"),
+        ] {
+            let muted_for = Duration::from_millis(2_300);
+            let problem = kafka_throttled(&settings(sasl), "files-relay-1", muted_for);
+            assert_eq!(problem.class, ProblemClass::KafkaThrottled);
+            let begin = format!("a quota of the brokers mutes requests for 2300 ms ({whose}): ");
+            assert!(problem.message.starts_with(&begin), "{}", problem.message);
+            assert!(problem.message.ends_with("wait for long"), "it is cut");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
@@ -128,6 +128,13 @@ impl<'a> Reporter<'a> {
 
     // --- the way of a row
 
+    /// Reports the round trip to the brokers, and for how long they mute requests.
+    pub(super) fn set_broker_times(&self, round_trip: Duration, throttle: Duration) {
+        let metrics = &self.status.metrics;
+        metrics.kafka_round_trip.set(round_trip.as_secs_f64());
+        metrics.kafka_throttle.set(throttle.as_secs_f64());
+    }
+
     /// Measures a fetch whose rows can be used.
     pub(super) fn record_fetch(&self, began: Instant, now: Instant) {
         let seconds = (now - began).as_secs_f64();
@@ -202,6 +209,7 @@ fn end_problems_of_work(status: &Status) {
         ProblemSource::Settling,
         ProblemSource::Reading,
         ProblemSource::Parking,
+        ProblemSource::Quota,
     ] {
         status.set_problems(work, vec![]);
     }

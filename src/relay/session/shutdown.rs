@@ -148,6 +148,7 @@ impl Session<'_> {
         self.reporter.clear_lanes();
         self.end_producers().await;
         self.settle_acknowledged().await;
+        self.silence_bell().await;
         let released = tokio::time::timeout(LAST_STATEMENTS_MAX, self.release_all()).await;
         match released {
             _ if end == SessionEnd::SequenceRegressed => {}
@@ -172,6 +173,7 @@ impl Session<'_> {
     async fn abandon_lanes(&mut self) {
         self.reporter.set_not_ready();
         self.core.lose_lanes();
+        self.lose_bell(Instant::now());
         self.reporter.clear_lanes();
         self.end_producers().await;
         self.settle_acknowledged().await;

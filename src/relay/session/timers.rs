@@ -185,6 +185,7 @@ impl Session<'_> {
             self.next_statement_at(),
             has_reports.then_some(timers.reports),
             self.core.next_resume_at(now),
+            self.next_bell_at(now),
             main,
             probe,
         ]

@@ -224,18 +224,31 @@ pub(crate) async fn set_scram_password(user: &str, password: &str) {
 
 /// Sets the password of a user for SCRAM-SHA-512 on other brokers than the rig's.
 pub(crate) async fn set_scram_password_at(servers: &str, user: &str, password: &str) {
+    let config = format!("SCRAM-SHA-512=[password={password}]");
+    let whose = ["--entity-type", "users", "--entity-name", user];
+    alter_configs_at(servers, &whose, &["--add-config", &config]).await;
+}
+
+/// Sets how many bytes per second each client id may produce, on other brokers than the rig's.
+/// `None` removes the quota.
+pub(crate) async fn set_producer_quota_at(servers: &str, bytes_per_second: Option<u32>) {
+    let config = bytes_per_second.map(|bytes| format!("producer_byte_rate={bytes}"));
+    let change = match &config {
+        Some(config) => ["--add-config", config],
+        None => ["--delete-config", "producer_byte_rate"],
+    };
+    let whose = ["--entity-type", "clients", "--entity-default"];
+    alter_configs_at(servers, &whose, &change).await;
+}
+
+/// Runs the rig's tool for dynamic configurations.
+async fn alter_configs_at(servers: &str, whose: &[&str], change: &[&str]) {
     let mut tool =
         std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool"));
-    let config = format!("SCRAM-SHA-512=[password={password}]");
-    tool.env("RIG", rig("RIG")).args([
-        "configs",
-        "--bootstrap-server",
-        servers,
-        "--alter",
-        "--entity-type",
-        "users",
-    ]);
-    tool.args(["--entity-name", user, "--add-config", &config]);
+    tool.env("RIG", rig("RIG"))
+        .args(["configs", "--bootstrap-server", servers, "--alter"])
+        .args(whose)
+        .args(change);
     let output = tokio::task::spawn_blocking(move || tool.output())
         .await
         .expect("not cancelled")

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use outbox_relay::{
-    kafka::{BatchLimits, DeliveryError, LastClusterError, Producer, Record},
+    kafka::{BatchLimits, DeliveryError, LastClusterError, Producer, Record, Statistics},
     report::ProblemClass,
     secrets::Secrets,
     settings::{KafkaSettings, TlsMode, TlsSettings},
@@ -52,6 +52,7 @@ impl Sender {
             "it",
             batch_limits,
             cluster_error.clone(),
+            Statistics::default(),
         );
         Self {
             producer: producer.expect("a producer"),
@@ -84,6 +85,7 @@ impl Sender {
         let record = Record {
             topic,
             key,
+            partition: None,
             payload: Some(value.as_bytes()),
             headers: OwnedHeaders::new(),
             timestamp_ms: ms,

@@ -30,8 +30,12 @@ impl Case {
     }
 
     fn evaluate(&mut self, second: u64, unacknowledged: usize) {
-        self.breaker
-            .evaluate(unacknowledged, ClusterError::None, self.at(second));
+        self.breaker.evaluate(
+            unacknowledged,
+            ClusterError::None,
+            Duration::ZERO,
+            self.at(second),
+        );
     }
 
     fn acknowledge(&mut self, second: u64, rows: usize) {
@@ -58,15 +62,46 @@ fn it_is_slow_after_two_seconds_and_open_after_ten() {
     }
 }
 
+/// Brokers that are 300 ms away, or that mute requests for 5 s.
+#[test]
+fn it_waits_longer_for_brokers_that_take_longer() {
+    for (allowance_ms, seconds, error, state) in [
+        (3_600, 5, ClusterError::None, BreakerState::Closed),
+        (3_600, 6, ClusterError::None, BreakerState::Slow),
+        (3_600, 13, ClusterError::None, BreakerState::Slow),
+        (3_600, 14, ClusterError::None, BreakerState::Open),
+        (3_600, 5, ClusterError::Reported, BreakerState::Closed),
+        (3_600, 6, ClusterError::Reported, BreakerState::Open),
+        (10_000, 11, ClusterError::None, BreakerState::Closed),
+        (10_000, 20, ClusterError::None, BreakerState::Open),
+    ] {
+        let mut case = Case::new();
+        for second in 0..=seconds {
+            let allowance = Duration::from_millis(allowance_ms);
+            case.breaker.evaluate(
+                10,
+                error,
+                allowance,
+                case.start + Duration::from_secs(second),
+            );
+        }
+        assert_eq!(
+            case.breaker.state(),
+            state,
+            "{allowance_ms} ms more, after {seconds} s, {error:?}"
+        );
+    }
+}
+
 #[test]
 fn nothing_outstanding_is_no_outage_however_long_it_lasts() {
     let mut case = Case::new();
     for second in 0..100 {
         case.breaker
-            .evaluate(0, ClusterError::Reported, case.at(second));
+            .evaluate(0, ClusterError::Reported, Duration::ZERO, case.at(second));
     }
     case.breaker
-        .evaluate(10, ClusterError::Reported, case.at(100));
+        .evaluate(10, ClusterError::Reported, Duration::ZERO, case.at(100));
     assert_eq!(
         case.breaker.state(),
         BreakerState::Closed,
@@ -83,7 +118,7 @@ fn an_error_of_the_whole_cluster_opens_it_sooner() {
         (2, BreakerState::Open),
     ] {
         case.breaker
-            .evaluate(10, ClusterError::Reported, case.at(second));
+            .evaluate(10, ClusterError::Reported, Duration::ZERO, case.at(second));
         assert_eq!(case.breaker.state(), state, "after {second} s");
     }
 }

@@ -9,6 +9,11 @@ const BUDGET: Budget = Budget {
     rows_per_lane: 400,
 };
 
+const LIMIT: Amount = Amount {
+    rows: BUDGET.rows,
+    bytes: BUDGET.bytes,
+};
+
 /// The rows of a topic, of 10 bytes each, in lanes that take turns up to `lanes`.
 fn topic(rows: usize, lanes: usize) -> Unacknowledged {
     let mut topic = Unacknowledged::default();
@@ -21,6 +26,7 @@ fn topic(rows: usize, lanes: usize) -> Unacknowledged {
 /// A window with these rows in flight, `paused` of them of paused topics.
 fn window(in_flight: usize, paused: usize) -> Window {
     Window {
+        limit: LIMIT,
         free: Amount {
             rows: BUDGET.rows - in_flight,
             bytes: BUDGET.bytes - in_flight * 10,
@@ -77,7 +83,7 @@ fn a_fetch_may_bring_a_share_of_what_paused_topics_leave() {
 #[test]
 fn a_share_is_used_up_in_one_lane_too() {
     let share = FairShare::new(BUDGET, 2);
-    let available = share.left_of_budget(Amount::default());
+    let available = LIMIT;
     for (rows, lanes, is_used_up) in [
         (99, 1, false),
         (100, 1, true),
@@ -104,7 +110,7 @@ fn a_share_is_used_up_by_bytes_too() {
         BUDGET.bytes / TOPIC_SHARE_DIVISOR,
         Instant::now(),
     );
-    assert!(share.is_used_up(&topic, share.left_of_budget(Amount::default())));
+    assert!(share.is_used_up(&topic, LIMIT));
 }
 
 #[test]
@@ -126,4 +132,26 @@ fn a_fetch_brings_no_more_than_the_breaker_lets_through() {
         ..window(0, 0)
     };
     assert_eq!(rows(2, window, &topic(0, 64)), 64);
+}
+
+/// While the window of the producers is small, half of that counts, and shares are parts of it.
+#[test]
+fn a_fetch_waits_for_half_of_what_may_be_sent() {
+    let limited = |sent: usize| Window {
+        limit: Amount {
+            rows: 400,
+            bytes: BUDGET.bytes,
+        },
+        free: Amount {
+            rows: 400 - sent,
+            bytes: BUDGET.bytes,
+        },
+        more_waits: true,
+        ..window(sent, 0)
+    };
+    for (sent, room) in [(0, 400), (200, 200), (201, 0)] {
+        assert_eq!(rows(1, limited(sent), &topic(0, 64)), room, "{sent} sent");
+    }
+    assert_eq!(rows(2, limited(99), &topic(99, 64)), 100);
+    assert_eq!(rows(2, limited(100), &topic(100, 64)), 0, "a used-up share");
 }
