@@ -1,4 +1,8 @@
 use super::*;
+use crate::{
+    outbox::{Grant, RowId},
+    relay::core::{in_flight::Budget, routing::Routes},
+};
 
 const LANES_A: [Lane; 2] = [Lane::new(0), Lane::new(1)];
 
@@ -181,4 +185,30 @@ fn a_connection_that_is_idle_is_pinged_and_one_that_is_gone_is_not_used() {
     bell.on_lost();
     assert!(!bell.is_asleep() && !bell.may_hold_locks());
     assert_eq!(bell.next_request_at(ready(&LANES_A), then), None);
+}
+
+/// Otherwise rounds of the lease would follow each other without a pause, to give back nothing.
+#[test]
+fn no_lane_is_drained_while_it_may_be_locked() {
+    let (bell, now) = asleep();
+    let mut core = Core::new(
+        Routes::new(&[]),
+        Budget::default(),
+        Duration::from_millis(50),
+        now,
+    );
+    core.on_granted(
+        &[Grant {
+            lane: LANES_A[0],
+            epoch: 1,
+            watermark: RowId::new(0),
+            high_id: RowId::new(0),
+        }],
+        now,
+    );
+    assert!(!core.has_drained_lanes(), "it is kept");
+    core.drain(1, now);
+    assert!(core.has_drained_lanes());
+    core.doorbell = bell;
+    assert!(!core.has_drained_lanes());
 }
