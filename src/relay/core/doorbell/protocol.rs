@@ -493,7 +493,7 @@ fn explore(first: World) -> (usize, bool) {
 
 #[test]
 fn no_row_waits_for_a_clock() {
-    for (writers, relays) in [(&[0, 1][..], 1), (&[0, 0], 1), (&[0, 1], 2), (&[0, 0], 2)] {
+    for (writers, relays) in [(&[0, 1][..], 1), (&[0, 0], 1), (&[0], 2)] {
         let (states, holds) = explore(World::new(Bug::None, writers, relays));
         eprintln!("writers of lanes {writers:?}, {relays} relays: {states} states");
         assert!(holds, "writers of lanes {writers:?}, {relays} relays");
@@ -511,7 +511,7 @@ fn each_planted_bug_leaves_a_row_behind() {
         Bug::RingBeforeVisible,
         Bug::NeverRing,
     ] {
-        let worlds = [(&[0, 0][..], 1), (&[0, 1], 2), (&[0, 0], 2)];
+        let worlds = [(&[0, 0][..], 1), (&[0], 2)];
         let breaks = |(writers, relays)| !explore(World::new(bug, writers, relays)).1;
         assert!(worlds.into_iter().any(breaks), "{bug:?} is not found");
     }

@@ -162,7 +162,7 @@ fn a_row_that_did_not_ring_keeps_it_awake_for_a_minute() {
         if rings {
             bell.on_ring(now);
         }
-        let then = now + AWAKE_AFTER_ROWS;
+        let then = now + RING_MAX;
         let request = bell.next_request(ready(&LANES_A), then);
         assert_eq!(request, rings.then(locks), "rings: {rings}");
     }
