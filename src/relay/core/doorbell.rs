@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     outbox::Lane,
-    relay::core::{Core, fetch_plan::PAUSE_AFTER_WORK, owned_lanes::OwnedLane},
+    relay::core::{Core, owned_lanes::OwnedLane},
 };
 
 /// How long a relay stays awake after the last row. Rows that come faster than this ring for none
@@ -325,8 +325,8 @@ impl Doorbell {
     /// Records what a fetch found: rows, or nothing, of which no more waits.
     pub(super) fn on_fetched(&mut self, found: Found, now: Instant) {
         match (found, self.state) {
-            (Found::Nothing, State::Deciding(locked)) => self.fall_asleep(locked),
-            (Found::Nothing, _) => {}
+            (Found::NoRows, State::Deciding(locked)) => self.fall_asleep(locked),
+            (Found::NoRows, _) => {}
             (Found::Rows, state) => {
                 self.stay_awake(now, AWAKE_AFTER_ROWS);
                 self.wake_for_rows(state, now);
@@ -357,7 +357,7 @@ pub(super) enum Found {
     /// New rows, or a hint that more wait.
     Rows,
     /// All lanes were read to their ends, and no row was new.
-    Nothing,
+    NoRows,
 }
 
 impl Core {
@@ -414,12 +414,6 @@ impl Core {
     #[must_use]
     pub fn may_hold_bell_locks(&self) -> bool {
         self.doorbell.may_hold_locks()
-    }
-
-    /// Begins the next fetch now, and those after it as after rows.
-    fn poll_now(&mut self, now: Instant) {
-        self.pause = PAUSE_AFTER_WORK;
-        self.fetch_at = self.fetch_at.min(now);
     }
 
     /// When the next fetch begins although nothing rang, if the relay sleeps.

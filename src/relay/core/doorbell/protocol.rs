@@ -33,7 +33,7 @@ enum Bug {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 enum Writer {
     Idle,
-    /// It has inserted, and shares the lock or will ring.
+    /// The writer has inserted, and shares the lock or will ring.
     Inserted,
     Visible,
     Done,
@@ -181,7 +181,7 @@ impl Relay {
 
     fn end_fetch(&mut self, rows: bool, bug: Bug) {
         self.has_more = false;
-        let found = if rows { Found::Rows } else { Found::Nothing };
+        let found = if rows { Found::Rows } else { Found::NoRows };
         self.bell.on_fetched(found, early());
         self.bell.has_silent_rows = false;
         // The pace after a fetch replaces every time that was set before.
@@ -512,7 +512,7 @@ fn each_planted_bug_leaves_a_row_behind() {
         Bug::NeverRing,
     ] {
         let worlds = [(&[0, 0][..], 1), (&[0], 2)];
-        let breaks = |(writers, relays)| !explore(World::new(bug, writers, relays)).1;
-        assert!(worlds.into_iter().any(breaks), "{bug:?} is not found");
+        let is_found = |(writers, relays)| !explore(World::new(bug, writers, relays)).1;
+        assert!(worlds.into_iter().any(is_found), "{bug:?} is not found");
     }
 }
