@@ -37,7 +37,7 @@ fn locked() -> (Doorbell, Instant) {
 fn asleep() -> (Doorbell, Instant) {
     let (mut bell, now) = locked();
     bell.on_fetch_begun(ready(&LANES_A).lanes);
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(bell.is_asleep());
     (bell, now)
 }
@@ -77,17 +77,17 @@ fn only_a_fetch_of_all_locked_lanes_that_begins_after_the_lock_decides() {
     bell.on_fetch_begun(ready(&LANES_A).lanes);
     bell.next_request(ready(&LANES_A), now);
     bell.on_answer(BellAnswer::Locked, now);
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(!bell.is_asleep(), "it began before");
     bell.on_fetch_begun(ready(&LANES_A[..1]).lanes);
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(!bell.is_asleep(), "it left out a lane");
     bell.on_fetch_begun(ready(&LANES_A).lanes);
     bell.on_fetch_useless();
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(!bell.is_asleep(), "its rows were not used");
     bell.on_fetch_begun(ready(&LANES_A).lanes);
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(bell.is_asleep());
 }
 
@@ -138,7 +138,7 @@ fn a_ring_during_a_fetch_asks_for_another_one() {
     let (mut bell, now) = locked();
     bell.on_fetch_begun(ready(&LANES_A).lanes);
     bell.on_ring(now);
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(bell.has_rung && !bell.is_asleep());
     bell.on_fetch_begun(ready(&LANES_A).lanes);
     assert!(!bell.has_rung);
@@ -166,7 +166,7 @@ fn a_row_that_did_not_ring_keeps_it_awake_for_a_minute() {
         if rings {
             bell.on_ring(now);
         }
-        let then = now + AWAKE_AFTER_ROWS;
+        let then = now + RING_MAX;
         let request = bell.next_request(ready(&LANES_A), then);
         assert_eq!(request, rings.then(locks), "rings: {rings}");
     }
