@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     outbox::OutboxRow,
-    relay::core::{Core, Outcome, first_record_gate::Delivery, ids::Slot, in_flight::ReturnedRow},
+    relay::core::{Core, Outcome, ids::Slot, in_flight::ReturnedRow, partition_client::Delivery},
     report::ProblemClass,
 };
 
