@@ -55,6 +55,10 @@ bench-adopt: ## What the triggers of an adopted table cost a service: ROUNDS=3 T
 bench-operator: ## What the operator costs with 500 OutboxRelays: time to come to rest, requests, memory: OBJECTS=100
 	@tests/bench/operator
 
+.PHONY: bench-scale
+bench-scale: ## Several relays of one outbox, hand-over, and many idle outboxes on one PostgreSQL: SCALE_ARGS='drain --cap 0.1'
+	@tests/bench/scale/run
+
 .PHONY: figures
 figures: ## Sizes, circles of imports, words: figures of the code, to compare two versions of it
 	@cargo test --quiet --locked --test it architecture::figures::figures -- --nocapture --ignored

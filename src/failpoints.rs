@@ -26,6 +26,10 @@ pub enum Bug {
     /// A new producer sends before the last delivery reports of the previous one have arrived;
     /// those are collected once a second.
     NextProducerEarly,
+    /// Records of a partition go to any client of the main producer, in turn.
+    MoveWithRecordsOut,
+    /// The second record of a producer to a partition follows the first at once.
+    SecondRecordEarly,
     /// Kafka clients are kept when the wall clock is set back.
     ClockUnnoticed,
 }

@@ -4,6 +4,7 @@
 mod batch_limits;
 mod config;
 mod delivery_error;
+mod idempotence;
 mod metadata_client;
 mod partitioner;
 mod producer;
@@ -19,7 +20,7 @@ pub use delivery_error::{DeliveryError, classify};
 pub use metadata_client::{MetadataClient, TopicDescription};
 pub use partitioner::partition_of;
 pub use producer::{DeliveryReport, LastClusterError, Observations, Producer, Record};
-pub use producer_set::ProducerSet;
+pub use producer_set::{ClientId, ProducerSet};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
 pub use statistics::{BrokerTimes, Statistics};
 pub use topic_limits::request_topic_limits;

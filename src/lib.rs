@@ -20,4 +20,5 @@ pub mod relay;
 pub mod report;
 pub mod secrets;
 pub mod settings;
+pub mod stop_signal;
 pub mod telemetry;

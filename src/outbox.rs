@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod adopt;
+mod bell;
 pub mod connect;
 mod ctid;
 pub mod error;
@@ -15,6 +16,7 @@ mod snapshot;
 mod store;
 mod unit_of_work;
 
+pub use bell::Bell;
 pub use ctid::Ctid;
 pub use ids::{Lane, RowId, RowIdentity};
 pub use row::{Fetched, OutboxRow, SequenceState};

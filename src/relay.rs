@@ -7,6 +7,7 @@ mod credentials;
 mod http;
 mod lease;
 mod metrics;
+mod own_migration;
 mod session;
 mod status;
 mod topic_metadata;
@@ -16,6 +17,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::Metrics;
+pub use own_migration::MigratedBy;
 pub use status::{ProblemSource, Status};
 
 use crate::{listen::listen, secrets::Secrets, settings::RelaySettings};
@@ -28,6 +30,8 @@ pub struct RunOptions {
     pub listen: SocketAddr,
     /// Name of this replica for people, such as the pod's.
     pub pod: String,
+    /// Who migrates the schema.
+    pub migrated_by: MigratedBy,
 }
 
 /// Why a relay could not start.
@@ -73,11 +77,15 @@ async fn run_sessions(options: &Arc<RunOptions>, status: &Arc<Status>, stop: &Ca
         credentials.kafka.clone(),
     );
     let mut memory = core::sequence_check::SequenceMemory::default();
+    let mut migration = own_migration::OwnMigration::new(options.migrated_by);
     while let Some(connected) = connect::connect(
-        options,
-        status,
-        &mut credentials.database,
-        &mut memory,
+        connect::Connecting {
+            options,
+            status,
+            secrets: &mut credentials.database,
+            memory: &mut memory,
+            migration: &mut migration,
+        },
         stop,
     )
     .await

@@ -79,7 +79,8 @@ connection! {
         #[serde(default = "default_schema")]
         #[schemars(length(max = 63), regex(pattern = r"^[a-z_][a-z0-9_]{0,62}$"))]
         pub schema: String,
-        /// Maximum number of connections of each relay pod, 3 to 16. Default: 4.
+        /// Maximum number of connections of each relay pod, 3 to 16. With fewer than 5, or behind a
+        /// pooler, an idle relay polls: it has no connection for the doorbell. Default: 5.
         #[serde(default = "default_max_connections")]
         #[schemars(range(min = 3, max = 16))]
         pub max_connections: i32,
@@ -125,7 +126,7 @@ fn default_schema() -> String {
 }
 
 fn default_max_connections() -> i32 {
-    4
+    5
 }
 
 /// Whether the operator may change the database.

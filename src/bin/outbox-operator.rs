@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use outbox_relay::{
     api::custom_resource_definition,
     operator::{self, process::install_check},
+    stop_signal::StopSignal,
     telemetry::{self, LogFormat},
 };
 
@@ -148,10 +149,7 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Run(arguments) => {
-            telemetry::init(cli.log_format, &cli.log)?;
-            run(*arguments)
-        }
+        Command::Run(arguments) => run(*arguments, cli.log_format, &cli.log),
         Command::Check(arguments) => check(arguments),
         Command::Crd => std::io::stdout()
             .write_all(custom_resource_definition().as_bytes())
@@ -164,9 +162,13 @@ async fn check(CheckArgs { operator, patience }: CheckArgs) -> anyhow::Result<()
     Ok(install_check::check(&operator, Duration::from_secs(patience)).await?)
 }
 
+/// Starts logs, and runs until a stop signal.
 #[tokio::main]
-async fn run(arguments: RunArgs) -> anyhow::Result<()> {
-    Ok(operator::process::run(arguments.into_options()).await?)
+async fn run(arguments: RunArgs, log_format: LogFormat, log: &str) -> anyhow::Result<()> {
+    // Before anything else: a signal to process 1 of a container is lost until then.
+    let stop = StopSignal::install().context("cannot handle SIGTERM")?;
+    telemetry::init(log_format, log)?;
+    Ok(operator::process::run(arguments.into_options(), stop.into_token()).await?)
 }
 
 impl RunArgs {

@@ -14,15 +14,14 @@ use anyhow::Context;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use outbox_relay::{
     cli::{self, ConfigSource},
-    outbox::migrate::{self, LOCK_WAIT, until_done},
-    relay::RunOptions,
+    outbox::migrate::{self, LOCK_WAIT},
+    relay::{MigratedBy, RunOptions},
     report::{HTTP_PORT, MigrationReport, Problem},
     secrets::Secrets,
     settings::{RelaySettings, source::SettingsSource},
+    stop_signal::StopSignal,
     telemetry::{self, LogFormat},
 };
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 /// Heading of the logging options in `--help`.
 const LOGS: &str = "Logs";
@@ -70,8 +69,8 @@ enum Command {
     Migrate(MigrateArgs),
     #[command(flatten)]
     Administration(cli::Command),
-    /// Relays rows until it is stopped. With a manifest, it waits until the database is available,
-    /// and migrates first.
+    /// Relays rows until it is stopped. With a manifest, it also migrates: at its start, and
+    /// whenever the schema is missing or too old. Until it can, `/readyz` says why not.
     Run(RunArgs),
 }
 
@@ -155,8 +154,33 @@ async fn main() -> ExitCode {
 
 async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     restart_without_postgres_variables()?;
-    telemetry::init(cli.log_format, &cli.log)?;
-    Box::pin(run_command(cli.command)).await
+    let start_logs = || telemetry::init(cli.log_format, &cli.log);
+    match cli.command {
+        Command::Migrate(arguments) => {
+            let mut stop = stop_signal()?;
+            start_logs()?;
+            tokio::select! {
+                code = migrate(arguments) => code,
+                () = stop.received() => anyhow::bail!("stopped; nothing was changed"),
+            }
+        }
+        Command::Run(arguments) => {
+            let stop = stop_signal()?;
+            start_logs()?;
+            Box::pin(run(arguments, stop)).await
+        }
+        // No signal handler: Ctrl-C ends the process, and the current batch is committed or not.
+        Command::Administration(command) => {
+            start_logs()?;
+            Ok(cli::run(command, &mut std::io::stdout()).await?.into())
+        }
+    }
+}
+
+/// Handles stop signals from now on. Called before anything that takes time: a signal to process 1
+/// of a container is lost until then.
+fn stop_signal() -> anyhow::Result<StopSignal> {
+    StopSignal::install().context("cannot handle SIGTERM")
 }
 
 /// Restarts this program in the same process without variables whose names begin with `PG`, if
@@ -186,20 +210,6 @@ fn postgres_variables() -> Vec<OsString> {
     names
         .filter(|name| name.as_encoded_bytes().starts_with(b"PG"))
         .collect()
-}
-
-async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Migrate(arguments) => tokio::select! {
-            code = migrate(arguments) => code,
-            () = stop_signal() => anyhow::bail!("stopped; nothing was changed"),
-        },
-        Command::Run(arguments) => run(arguments).await,
-        // No signal handler: Ctrl-C ends the process, and the current batch is committed or not.
-        Command::Administration(command) => {
-            Ok(cli::run(command, &mut std::io::stdout()).await?.into())
-        }
-    }
 }
 
 async fn migrate(arguments: MigrateArgs) -> anyhow::Result<ExitCode> {
@@ -299,55 +309,28 @@ fn write_result(file: &Path, report: &MigrationReport) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write the result to '{}'", file.display()))
 }
 
-async fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
+async fn run(arguments: RunArgs, stop: StopSignal) -> anyhow::Result<ExitCode> {
     #[cfg(feature = "planted-bugs")]
     if let Some(bug) = arguments.planted_bug {
         outbox_relay::failpoints::enable(bug);
     }
     let source = arguments.source.source();
     let (settings, secrets) = source.load()?;
-    // Without an operator, there is no Job that migrates the database first.
-    if matches!(source, SettingsSource::Manifest { .. }) {
-        tokio::select! {
-            migrated = until_done(&settings, &secrets) => {
-                migrated.map_err(|problem| problem_error(&problem))?;
-            }
-            () = stop_signal() => return Ok(ExitCode::SUCCESS),
-        }
-    }
     let options = RunOptions {
         settings,
         secrets,
         listen: arguments.listen,
         pod: arguments.pod,
+        migrated_by: migrated_by(&source),
     };
-    Box::pin(outbox_relay::relay::run(
-        options,
-        cancelled_by_stop_signal(),
-    ))
-    .await?;
+    Box::pin(outbox_relay::relay::run(options, stop.into_token())).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Token that is cancelled by the first stop signal.
-fn cancelled_by_stop_signal() -> CancellationToken {
-    let stop = CancellationToken::new();
-    let token = stop.clone();
-    tokio::spawn(async move {
-        stop_signal().await;
-        stop.cancel();
-    });
-    token
-}
-
-/// Waits for SIGTERM (a pod is stopped) or SIGINT (Ctrl-C). Process 1 of a container has no default
-/// handler for them, so a process that ignored them could only be killed.
-async fn stop_signal() {
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        },
-        Err(_) => std::future::pending().await,
+/// Without an operator, there is no Job that migrates the database.
+fn migrated_by(source: &SettingsSource) -> MigratedBy {
+    match source {
+        SettingsSource::Manifest { .. } => MigratedBy::Relay,
+        SettingsSource::Settings { .. } => MigratedBy::Others,
     }
 }

@@ -5,7 +5,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,7 @@ use crate::{
         batch_limits::BatchLimits,
         config::{ConfigError, client_config},
         delivery_error::{DeliveryError, classify, cluster_problem},
+        idempotence::{self, Idempotence},
         statistics::Statistics,
     },
     report::ProblemClass,
@@ -31,12 +35,19 @@ use crate::{
     settings::KafkaSettings,
 };
 
+/// Longest wait for the metadata of one topic when a producer is warmed up.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a producer id.
+const PRODUCER_ID_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A record to send. Not `Debug`: a key or a payload must not get into logs.
 pub struct Record<'a> {
     /// Name of the topic.
     pub topic: &'a str,
-    /// Records with the same key go to the same partition, in order.
     pub key: &'a str,
+    /// Partition of the topic, from 0. `None` leaves it to librdkafka, which chooses as
+    /// [`partition_of`](crate::kafka::partition_of) does.
+    pub partition: Option<usize>,
     /// `None` is a record without a value.
     pub payload: Option<&'a [u8]>,
     pub headers: OwnedHeaders,
@@ -49,6 +60,9 @@ impl<'a> Record<'a> {
         let mut record = BaseRecord::with_opaque_to(self.topic, slot)
             .key(self.key)
             .headers(self.headers);
+        if let Some(partition) = self.partition {
+            record = record.partition(partition as i32);
+        }
         if let Some(payload) = self.payload {
             record = record.payload(payload);
         }
@@ -113,6 +127,9 @@ struct Context {
     observations: Observations,
     /// Pairs of topic and error code that were already logged.
     logged: Mutex<BTreeSet<(String, i32)>>,
+    idempotence: Idempotence,
+    /// Whether a record went to a partition that the producer does not know.
+    missed_partition: AtomicBool,
 }
 
 impl Context {
@@ -121,6 +138,8 @@ impl Context {
             reports: Mutex::default(),
             observations,
             logged: Mutex::default(),
+            idempotence: Idempotence::default(),
+            missed_partition: AtomicBool::new(false),
         }
     }
 
@@ -133,11 +152,18 @@ impl Context {
         let Some(code) = error.rdkafka_error_code() else {
             return DeliveryError::Cluster(ProblemClass::KafkaError);
         };
+        self.note_partition(code);
         let delivery_error = classify(code);
         if delivery_error != DeliveryError::Purged {
             self.log_once(topic, code);
         }
         delivery_error
+    }
+
+    fn note_partition(&self, code: RDKafkaErrorCode) {
+        if code == RDKafkaErrorCode::UnknownPartition {
+            self.missed_partition.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Logs each error code of a topic once: a problem only holds the class of an error, so its
@@ -155,6 +181,7 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.idempotence.on_log(facility, message);
         log(level, facility, message);
     }
 
@@ -205,6 +232,11 @@ const STRICT: &[(&str, &str)] = &[
     ("topic.metadata.propagation.max.ms", "2000000"),
     // Keys go to the same partitions as with Kafka's Java producers.
     ("partitioner", "murmur2_random"),
+    // Longer than a quota of the brokers keeps a connection muted after the largest request: 1 MB
+    // at 20 kB/s takes 50 s. Nothing else waits for it. Records to a broker that hangs are sent by
+    // another producer once they are overdue (`relay::core::stale_leaders`), and so are all others
+    // of a client that waits for such a request (`Producer::draining_for`).
+    ("socket.timeout.ms", "60000"),
     // More than the relay ever has in flight: the relay bounds the queue itself.
     ("queue.buffering.max.messages", "200000"),
 ];
@@ -227,6 +259,13 @@ fn set_batch_limits(config: &mut ClientConfig, limits: BatchLimits) {
     config
         .set("batch.size", limits.batch_bytes.to_string())
         .set("message.max.bytes", limits.message_max_bytes.to_string());
+}
+
+/// Makes librdkafka log the changes of state that [`Idempotence`] follows.
+fn log_idempotence(config: &mut ClientConfig) {
+    config
+        .set("debug", idempotence::DEBUG_CONTEXT)
+        .set_log_level(idempotence::LOG_LEVEL);
 }
 
 /// Weakens the configuration where a failpoint for tests is enabled.
@@ -270,6 +309,7 @@ impl Producer {
             config.set(name, value);
         }
         make_strict(&mut config, batch_limits);
+        log_idempotence(&mut config);
         plant_bugs(&mut config);
         let inner = config
             .create_with_context(Context::new(observations))
@@ -306,9 +346,48 @@ impl Producer {
     /// # Errors
     /// If librdkafka rejects the record immediately: it is too large, or the queue is full.
     pub fn send(&self, record: Record<'_>, slot: usize) -> Result<(), DeliveryError> {
+        let sent = self.inner.send(record.into_base_record(slot));
+        sent.map_err(|(error, _)| {
+            let code = error.rdkafka_error_code();
+            code.into_iter()
+                .for_each(|code| self.inner.context().note_partition(code));
+            send_error(code)
+        })
+    }
+
+    /// Whether a record was refused because this producer does not know its partition: a broker that
+    /// lags behind has told it of fewer. It would learn of it within 5 minutes.
+    #[must_use]
+    pub fn has_missed_partition(&self) -> bool {
         self.inner
-            .send(record.into_base_record(slot))
-            .map_err(|(error, _)| send_error(&error))
+            .context()
+            .missed_partition
+            .load(Ordering::Relaxed)
+    }
+
+    /// Requests the metadata of these topics and waits for a producer id, so that the first record
+    /// waits for neither. Blocks for as long as that takes: up to some seconds for each topic.
+    /// Returns whether it has a producer id.
+    #[must_use]
+    pub fn warm_up<'a>(&self, topics: impl IntoIterator<Item = &'a str>) -> bool {
+        for topic in topics {
+            // librdkafka keeps what it learns about a topic. A topic that is missing costs its
+            // first record what it would have cost anyway.
+            let _ = self
+                .inner
+                .client()
+                .fetch_metadata(Some(topic), METADATA_TIMEOUT);
+        }
+        let idempotence = &self.inner.context().idempotence;
+        idempotence.wait_for_id(PRODUCER_ID_TIMEOUT)
+    }
+
+    /// How long it has sent nothing, because librdkafka waits for all of its requests to end before
+    /// it raises its epoch. Zero if it does not. This happens after a broker rejected a request for
+    /// a while (`NOT_ENOUGH_REPLICAS`) and therefore the one behind it, too (`OUT_OF_ORDER`).
+    #[must_use]
+    pub fn draining_for(&self) -> Duration {
+        self.inner.context().idempotence.draining_for()
     }
 
     /// Whether a fatal error has ended this producer: it never sends again, and must be replaced.
@@ -333,8 +412,8 @@ impl Producer {
 }
 
 /// Classifies the error of a record that did not get into librdkafka's queue.
-fn send_error(error: &KafkaError) -> DeliveryError {
-    match error.rdkafka_error_code() {
+fn send_error(code: Option<RDKafkaErrorCode>) -> DeliveryError {
+    match code {
         Some(RDKafkaErrorCode::QueueFull) | None => {
             DeliveryError::Cluster(ProblemClass::KafkaError)
         }
@@ -371,6 +450,7 @@ mod tests {
             ("message.timeout.ms", "0"),
             ("topic.metadata.propagation.max.ms", "2000000"),
             ("partitioner", "murmur2_random"),
+            ("socket.timeout.ms", "60000"),
             ("batch.size", "20000"),
             ("message.max.bytes", "1048588"),
         ] {

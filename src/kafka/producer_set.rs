@@ -1,120 +1,139 @@
-//! Several strict producers that act as one. Each partition belongs to one of them for as long as
-//! the set lives, so that what holds for a producer holds for the set: order in a partition, and no
+//! Several strict producers that act as one: the clients of the main producer. Who sends chooses the
+//! client of each record, so that what holds for a producer holds for each partition: order, and no
 //! gap.
 //!
 //! Why several: librdkafka puts one partition into a request, and an idempotent producer has at
 //! most five requests under way per broker. With many partitions and a broker that is not next
 //! door, one producer sends `5 / round trip` batches in a second, however few records they hold.
 
-use crate::kafka::{
-    batch_limits::BatchLimits,
-    config::ConfigError,
-    delivery_error::DeliveryError,
-    partitioner::partition_of,
-    producer::{DeliveryReport, Producer, Record},
+use std::time::Duration;
+
+use crate::{
+    failpoints::{self, Bug},
+    kafka::{
+        batch_limits::BatchLimits,
+        delivery_error::DeliveryError,
+        producer::{DeliveryReport, Producer, Record},
+    },
 };
 
-/// Most producers of a set. Each has a connection to every broker and five threads.
-const PRODUCERS_MAX: usize = 8;
+/// A client of a set. Numbers are not used twice by one set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(u32);
 
-/// Number of partitions for each producer of a set, as long as there are fewer than
-/// [`PRODUCERS_MAX`].
-const PARTITIONS_PER_PRODUCER: usize = 3;
+impl ClientId {
+    /// The client that a set begins with.
+    pub const FIRST: Self = Self(0);
+
+    /// The client that is added after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
 
 /// Producers that act as one. Dropping them blocks until their threads have ended.
 pub struct ProducerSet {
-    producers: Vec<Producer>,
-    /// Number of partitions of each topic, in the order of the topics.
-    partitions: Vec<usize>,
+    /// Never empty.
+    clients: Vec<(ClientId, Producer)>,
+    newest: ClientId,
 }
 
 impl ProducerSet {
-    /// Makes as many producers as topics with these numbers of partitions need. They connect in the
-    /// background.
-    ///
-    /// # Errors
-    /// If `make` fails.
-    pub fn new(
-        partitions: Vec<usize>,
-        make: impl Fn() -> Result<Producer, ConfigError>,
-    ) -> Result<Self, ConfigError> {
-        let count = producer_count(&partitions);
-        let producers = (0..count).map(|_| make()).collect::<Result<_, _>>()?;
-        Ok(Self {
-            producers,
-            partitions,
-        })
-    }
-
-    /// Whether the set was made for topics with these numbers of partitions. If not, replace it: a
-    /// partition must not change its producer while records of it are out.
+    /// A set of one client.
     #[must_use]
-    pub fn is_for(&self, partitions: &[usize]) -> bool {
-        self.partitions == partitions
+    pub fn new(first: Producer) -> Self {
+        Self {
+            clients: vec![(ClientId::FIRST, first)],
+            newest: ClientId::FIRST,
+        }
     }
 
-    /// Limits that the producers were made with.
+    /// Adds a client, and returns its number.
+    pub fn add(&mut self, client: Producer) -> ClientId {
+        self.newest = self.newest.next();
+        self.clients.push((self.newest, client));
+        self.newest
+    }
+
+    /// Takes a client out. Nothing of it may be out. Returns `None` for the last client, and for one
+    /// that the set does not have.
+    pub fn remove(&mut self, client: ClientId) -> Option<Producer> {
+        let at = self.clients.iter().position(|(id, _)| *id == client)?;
+        (self.clients.len() > 1).then(|| self.clients.remove(at).1)
+    }
+
+    /// Number of clients.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Limits that the clients were made with.
     #[must_use]
     pub fn batch_limits(&self) -> BatchLimits {
-        self.producers[0].batch_limits()
+        self.clients[0].1.batch_limits()
     }
 
-    /// Appends the delivery reports that arrived since the last call, those of each producer in
-    /// their order. Never blocks.
+    /// Appends the delivery reports that arrived since the last call, those of each client in their
+    /// order. Never blocks.
     pub fn poll(&self, reports: &mut Vec<DeliveryReport>) {
-        for producer in &self.producers {
+        for producer in self.producers() {
             producer.poll(reports);
         }
     }
 
-    /// Adds a record of the topic with this index to the queue of its partition's producer.
+    /// Adds a record to the queue of this client.
     ///
     /// # Errors
-    /// If librdkafka rejects the record immediately: it is too large, or the queue is full.
-    pub fn send(&self, topic: usize, record: Record<'_>, slot: usize) -> Result<(), DeliveryError> {
-        let partitions = self.partitions.get(topic).copied().unwrap_or(1);
-        let partition = partition_of(record.key.as_bytes(), partitions);
-        self.producers[self.producer_of(topic, partition)].send(record, slot)
+    /// If librdkafka rejects the record immediately: it is too large, or the queue is full. Also
+    /// [`DeliveryError::Purged`] if the set does not have the client.
+    pub fn send(
+        &self,
+        client: ClientId,
+        record: Record<'_>,
+        slot: usize,
+    ) -> Result<(), DeliveryError> {
+        if failpoints::has(Bug::MoveWithRecordsOut) {
+            return self.clients[slot % self.clients.len()].1.send(record, slot);
+        }
+        let found = self.clients.iter().find(|(id, _)| *id == client);
+        let (_, producer) = found.ok_or(DeliveryError::Purged)?;
+        producer.send(record, slot)
     }
 
-    /// Neighbouring partitions are usually led by different brokers, and get different producers.
-    fn producer_of(&self, topic: usize, partition: usize) -> usize {
-        (topic * PARTITIONS_PER_PRODUCER + partition) % self.producers.len()
-    }
-
-    /// Whether a fatal error has ended one of the producers: it never sends again.
+    /// Whether a fatal error has ended one of the clients: it never sends again.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        self.producers.iter().any(Producer::is_fatal)
+        self.producers().any(Producer::is_fatal)
+    }
+
+    /// Whether a record was refused because a client does not know its partition.
+    #[must_use]
+    pub fn has_missed_partition(&self) -> bool {
+        self.producers().any(Producer::has_missed_partition)
+    }
+
+    /// Longest time for which one of the clients has sent nothing, because it waits for all of its
+    /// requests to end; zero if none waits.
+    #[must_use]
+    pub fn draining_for(&self) -> Duration {
+        let draining = self.producers().map(Producer::draining_for);
+        draining.max().unwrap_or_default()
     }
 
     /// Purges the records that were not sent yet; each still gets a delivery report.
     pub fn purge_queue(&self) {
-        self.producers.iter().for_each(Producer::purge_queue);
+        self.producers().for_each(Producer::purge_queue);
     }
 
     /// Purges all records that are not acknowledged; each still gets a delivery report.
     pub fn purge(&self) {
-        self.producers.iter().for_each(Producer::purge);
+        self.producers().for_each(Producer::purge);
     }
-}
 
-/// Number of producers for topics with these numbers of partitions.
-fn producer_count(partitions: &[usize]) -> usize {
-    let all: usize = partitions.iter().sum();
-    all.div_ceil(PARTITIONS_PER_PRODUCER)
-        .clamp(1, PRODUCERS_MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn few_partitions_need_one_producer_and_many_at_most_eight() {
-        assert_eq!(producer_count(&[]), 1);
-        assert_eq!(producer_count(&[3]), 1);
-        assert_eq!(producer_count(&[3, 3]), 2);
-        assert_eq!(producer_count(&[12; 10]), PRODUCERS_MAX);
+    fn producers(&self) -> impl Iterator<Item = &Producer> {
+        self.clients.iter().map(|(_, producer)| producer)
     }
 }

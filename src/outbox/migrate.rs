@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub use adoption::{drain, dry_run};
-pub use outcome::{in_words, termination_message, until_done};
+pub use outcome::{in_words, termination_message};
 pub use resume::{resume_script, resume_sequence};
 pub use script::script;
 

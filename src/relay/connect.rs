@@ -19,6 +19,7 @@ use crate::{
             lane_share::LEASE_TTL,
             sequence_check::{self, SequenceMemory, SequenceRegression},
         },
+        own_migration::OwnMigration,
         status::{ProblemSource, Status},
     },
     report::Problem,
@@ -50,48 +51,42 @@ pub(super) struct Registration {
     pub(super) incarnation: Uuid,
 }
 
-/// Connects, checks the schema, resumes the sequence if that is due, and registers a new instance.
-/// Repeats until all of it succeeds. `None` when stopped before.
+/// What the attempts to connect work with.
+pub(super) struct Connecting<'a> {
+    pub(super) options: &'a RunOptions,
+    pub(super) status: &'a Status,
+    pub(super) secrets: &'a mut Receiver<Secrets>,
+    pub(super) memory: &'a mut SequenceMemory,
+    pub(super) migration: &'a mut OwnMigration,
+}
+
+/// Connects, migrates if that is due, checks the schema, resumes the sequence if that is due, and
+/// registers a new instance. Repeats until all of it succeeds. `None` when stopped before.
 ///
 /// # Cancel safety
 /// If dropped midway, an instance may have been registered: it owns no lane, and its lease runs
 /// out.
 pub(super) async fn connect(
-    options: &RunOptions,
-    status: &Status,
-    secrets: &mut Receiver<Secrets>,
-    memory: &mut SequenceMemory,
+    mut connecting: Connecting<'_>,
     stop: &CancellationToken,
 ) -> Option<Connected> {
+    let status = connecting.status;
     loop {
-        let current = secrets.borrow_and_update().clone();
         let attempted = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            attempted = attempt(options, &current, status, memory) => attempted,
+            attempted = connecting.attempt() => attempted,
             () = report_alive(status) => unreachable!("it never returns"),
         };
-        if let Some(connected) = report_attempt(status, attempted) {
-            return Some(connected);
-        }
+        let pause = match connecting.report(attempted) {
+            Ok(connected) => return Some(connected),
+            Err(pause) => pause,
+        };
         tokio::select! {
             () = stop.cancelled() => return None,
-            () = tokio::time::sleep(RETRY_PAUSE) => {}
-        }
-    }
-}
-
-/// Reports how an attempt ended. Returns what it connected to.
-fn report_attempt(status: &Status, attempted: Attempted) -> Option<Connected> {
-    match attempted {
-        Ok((connected, advice)) => {
-            status.set_problems(ProblemSource::Database, vec![]);
-            status.set_problems(ProblemSource::Table, advice);
-            Some(connected)
-        }
-        Err(problem) => {
-            status.set_problems(ProblemSource::Database, vec![problem]);
-            None
+            Ok(()) = connecting.secrets.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+            () = report_alive(status) => unreachable!("it never returns"),
         }
     }
 }
@@ -107,27 +102,45 @@ async fn report_alive(status: &Status) {
 /// What an attempt connected to and the advice about the table, or the problem that ended it.
 type Attempted = Result<(Connected, Vec<Problem>), Problem>;
 
-/// Makes one attempt. Returns advice too, if somebody changed the table in a way that can be
-/// tolerated.
-async fn attempt(
-    options: &RunOptions,
-    secrets: &Secrets,
-    status: &Status,
-    memory: &mut SequenceMemory,
-) -> Attempted {
-    let (store, schema_version) = log_in(options, secrets).await?;
-    let advice = check_table(options, &store, schema_version).await?;
-    let incarnation = resume_sequence(&store, status, memory).await?;
-    // The lease counts from before the statement is sent, on this process's monotonic clock.
-    let leased_at = Instant::now();
-    let registration = register(&store, &options.pod, incarnation).await?;
-    let connected = Connected {
-        store,
-        schema_version,
-        registration,
-        leased_at,
-    };
-    Ok((connected, advice))
+impl Connecting<'_> {
+    /// Makes one attempt. Returns advice too, if somebody changed the table in a way that can be
+    /// tolerated.
+    async fn attempt(&mut self) -> Attempted {
+        let options = self.options;
+        let secrets = self.secrets.borrow_and_update().clone();
+        self.migration.run_if_due(options).await?;
+        let (store, schema_version) = log_in(options, &secrets).await?;
+        let advice = check_table(options, &store, schema_version).await?;
+        let incarnation = resume_sequence(&store, self.status, self.memory).await?;
+        // The lease counts from before the statement is sent, on this process's monotonic clock.
+        let leased_at = Instant::now();
+        let registration = register(&store, &options.pod, incarnation).await?;
+        let connected = Connected {
+            store,
+            schema_version,
+            registration,
+            leased_at,
+        };
+        Ok((connected, advice))
+    }
+
+    /// Reports how an attempt ended. Returns what it connected to, or the pause before the next
+    /// attempt.
+    fn report(&mut self, attempted: Attempted) -> Result<Connected, Duration> {
+        match attempted {
+            Ok((connected, advice)) => {
+                self.status.set_problems(ProblemSource::Database, vec![]);
+                self.status.set_problems(ProblemSource::Table, advice);
+                Ok(connected)
+            }
+            Err(problem) => {
+                let pause = self.migration.on_problem(&problem, RETRY_PAUSE);
+                self.status
+                    .set_problems(ProblemSource::Database, vec![problem]);
+                Err(pause)
+            }
+        }
+    }
 }
 
 /// Registers a new instance, which owns no lane yet.

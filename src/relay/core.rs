@@ -6,7 +6,9 @@
 //! ```text
 //!   fetch_plan       next_fetch_at  plan_fetch -> accept | on_fetch_failed
 //!                    on_tick  needs_tick
-//!   send_gate        may_send  on_new_producer  on_new_probe_producer  on_partition_count
+//!   doorbell         next_bell_request -> on_bell_answer | on_bell_lost  on_ring
+//!   send_gate        admit  on_new_producer  on_new_probe_producer  on_partition_count
+//!                    clients_wanted -> add_client | remove_client -> is_client_free
 //!   delivery_report  on_report  on_rejected_by_producer
 //!   settle_batch     next_settle -> on_settled | on_settle_failed  on_straggler
 //!   owned_lanes      on_granted  on_released  lose_lanes  watermarks
@@ -20,8 +22,10 @@
 
 mod acknowledgement_check;
 pub mod breaker;
+mod client_count;
 pub mod clock_step;
 mod delivery_report;
+pub mod doorbell;
 mod drain;
 mod excluded;
 mod fair_share;
@@ -34,6 +38,7 @@ pub(crate) mod isolation;
 pub mod jitter;
 pub mod lane_share;
 mod owned_lanes;
+pub(crate) mod partition_client;
 pub(crate) mod partition_growth;
 pub mod patience;
 pub mod recent_max;
@@ -56,6 +61,7 @@ use std::{
 pub use crate::relay::core::{
     breaker::ClusterError,
     drain::DrainBlockers,
+    first_record_gate::Destination,
     in_flight::SettleWhen,
     isolation::{Disposition, Lookup, RejectedRow},
     topic_state::TopicPresence,
@@ -64,6 +70,8 @@ use crate::{
     outbox::{Lane, OutboxRow, RowId},
     relay::core::{
         breaker::Breaker,
+        client_count::ClientCount,
+        doorbell::Doorbell,
         fair_share::FairShare,
         fetch_plan::PAUSE_AFTER_WORK,
         first_record_gate::FirstRecordGate,
@@ -132,6 +140,7 @@ pub struct Core {
     first_record_gate: FirstRecordGate,
     /// Which partitions know the probe producer.
     probe_first_record_gate: FirstRecordGate,
+    client_count: ClientCount,
     breaker: Breaker,
     throttle: Throttle,
     patience: Patience,
@@ -153,6 +162,7 @@ pub struct Core {
     pause: Duration,
     /// Upper bound of `pause`.
     poll_interval: Duration,
+    doorbell: Doorbell,
     /// Payload bytes of the largest row of recent fetches; shrinks with each fetch. `None` before
     /// the first row.
     largest_payload: Option<usize>,
@@ -172,6 +182,7 @@ impl Core {
             isolation: Isolation::default(),
             first_record_gate: FirstRecordGate::new(topics, budget.rows),
             probe_first_record_gate: FirstRecordGate::new(topics, budget.rows),
+            client_count: ClientCount::new(now),
             breaker: Breaker::new(settings, budget.rows, Jitter::seeded(0), now),
             throttle: Throttle::default(),
             patience: Patience::new(now),
@@ -185,6 +196,7 @@ impl Core {
             fetch_at: now,
             pause: PAUSE_AFTER_WORK,
             poll_interval,
+            doorbell: Doorbell::new(now),
             largest_payload: None,
         }
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     outbox::{Grant, Lane, LaneWatermark, Parked, RowId, Store, StoreError},
     relay::core::{
-        lane_share::{Health, LEASE_TTL, Share, share},
+        lane_share::{Health, LEASE_TTL, Share, do_lanes_move, share},
         watermarks::XidTick,
     },
     report::BreakerState,
@@ -71,6 +71,8 @@ pub(super) struct HeldLease {
     pub(super) granted: Vec<Grant>,
     /// How many lanes to drain, because other relays have too few.
     pub(super) give_back: u32,
+    /// Whether lanes are on their way from one relay to another.
+    pub(super) do_lanes_move: bool,
     pub(super) parked: ParkedLanes,
 }
 
@@ -108,17 +110,29 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
     };
     // Drained lanes are given back before lanes are claimed: the survey counts only what is kept.
     release(&store, &round).await?;
-    let kept = round.kept_lanes();
-    let (granted, give_back) = rebalance(&store, &round, &kept).await?;
-    let granted_lanes = granted.iter().map(|grant| grant.lane);
-    let lanes: Vec<Lane> = kept.into_iter().chain(granted_lanes).collect();
+    let Balance {
+        parked,
+        granted,
+        give_back,
+        do_lanes_move,
+    } = rebalance(&store, &round).await?;
     Ok(LeaseOutcome::Held(HeldLease {
         renewed,
         released: round.release,
-        parked: read_parked(&store, lanes).await?,
+        parked,
         granted,
         give_back,
+        do_lanes_move,
     }))
+}
+
+/// What a round found out about the lanes.
+struct Balance {
+    parked: ParkedLanes,
+    granted: Vec<Grant>,
+    /// How many lanes to drain.
+    give_back: u32,
+    do_lanes_move: bool,
 }
 
 /// What became of the renewal in a round.
@@ -167,23 +181,60 @@ async fn release(store: &Store, round: &LeaseRound) -> Result<(), StoreError> {
         .await
 }
 
-/// Compares our share with those of the other relays. Returns the lanes that were claimed, and how
-/// many are to be drained.
-async fn rebalance(
+/// Compares our share with those of the other relays, and reads what is parked in our lanes.
+async fn rebalance(store: &Store, round: &LeaseRound) -> Result<Balance, StoreError> {
+    let (kept, read_at) = (round.kept_lanes(), Instant::now());
+    if round.claims == Claims::Stopped {
+        let parked = read_parked(store, kept).await?;
+        return Ok(Balance::unchanged(parked));
+    }
+    let (survey, parked) = store.survey(round.instance, &kept).await?;
+    let parked = ParkedLanes {
+        parked,
+        lanes: kept.clone(),
+        read_at,
+    };
+    let share = share(survey, round.owned, round.health);
+    let balance = match share {
+        Share::Keep => Balance::unchanged(parked),
+        Share::GiveBack { lanes } => Balance {
+            give_back: lanes,
+            ..Balance::unchanged(parked)
+        },
+        Share::Claim { lanes_max } => claim(store, round, kept, lanes_max).await?,
+    };
+    Ok(Balance {
+        do_lanes_move: do_lanes_move(share, survey, round.owned),
+        ..balance
+    })
+}
+
+/// Claims lanes, and reads what is parked in them, too.
+async fn claim(
     store: &Store,
     round: &LeaseRound,
-    kept: &[Lane],
-) -> Result<(Vec<Grant>, u32), StoreError> {
-    if round.claims == Claims::Stopped {
-        return Ok((Vec::new(), 0));
-    }
-    let survey = store.survey(round.instance, kept).await?;
-    match share(survey, round.owned, round.health) {
-        Share::Keep => Ok((Vec::new(), 0)),
-        Share::GiveBack { lanes } => Ok((Vec::new(), lanes)),
-        Share::Claim { lanes_max } => {
-            let granted = store.claim(round.instance, lanes_max, kept).await?;
-            Ok((granted, 0))
+    kept: Vec<Lane>,
+    lanes_max: u32,
+) -> Result<Balance, StoreError> {
+    let granted = store.claim(round.instance, lanes_max, &kept).await?;
+    let lanes = kept
+        .into_iter()
+        .chain(granted.iter().map(|grant| grant.lane));
+    let parked = read_parked(store, lanes.collect()).await?;
+    Ok(Balance {
+        granted,
+        ..Balance::unchanged(parked)
+    })
+}
+
+impl Balance {
+    /// No lane is claimed, and none is to be drained.
+    fn unchanged(parked: ParkedLanes) -> Self {
+        Self {
+            parked,
+            granted: Vec::new(),
+            give_back: 0,
+            do_lanes_move: false,
         }
     }
 }

@@ -10,6 +10,8 @@ mod producer_factory;
 mod producers;
 mod record_problems;
 mod reporter;
+mod reserve;
+mod ringing;
 mod rotation;
 mod send;
 mod settle;
@@ -23,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use crate::relay::session::shutdown::SessionEnd;
 use crate::{
-    outbox::{Store, StoreError},
+    outbox::{Lane, Store, StoreError},
     relay::{
         RunOptions,
         connect::{Connected, Registration},
@@ -32,6 +34,7 @@ use crate::{
         session::{
             producers::Producers,
             reporter::Reporter,
+            ringing::{BellEnd, BellLine},
             shutdown::Shutdown,
             tasks::{
                 BacklogEnd, DispositionEnd, FetchEnd, GapScanEnd, LeaseRoundEnd, LookupEnd,
@@ -72,6 +75,7 @@ pub(super) struct Session<'a> {
     core: Core,
     producers: Producers<'a>,
     tasks: Tasks,
+    line: BellLine,
     timers: Timers,
     reporter: Reporter<'a>,
     /// Set once the session takes no new rows.
@@ -89,6 +93,9 @@ enum Event {
     Purged(PurgeEnd),
     LookedUp(LookupEnd),
     Disposed(DispositionEnd),
+    Bell(BellEnd),
+    /// A writer rang for a lane; `None`: the doorbell's connection is gone.
+    Rung(Option<Lane>),
     TopicMetadata(TopicMetadata),
     SecretsChanged(Side),
     Timer,
@@ -119,6 +126,7 @@ impl<'a> Session<'a> {
             registration: connected.registration,
             producers,
             tasks: Tasks::default(),
+            line: BellLine::new(&options.settings.database, now),
             timers: Timers::new(now),
             reporter,
             shutdown: None,
@@ -140,10 +148,10 @@ impl<'a> Session<'a> {
             if let Some(end) = self.end(now) {
                 return Box::pin(self.shut_down(end)).await;
             }
-            self.producers.maintain(&mut self.core, now).await;
+            self.producers.maintain(&mut self.core, now);
             self.core.resume_due(now);
             self.observe_kafka(now);
-            self.probe_candidates(now).await;
+            self.probe_candidates(now);
             self.start_tasks(now);
             let event = self.next_event(stop).await;
             if let Some(end) = self.on_event(event) {
@@ -164,6 +172,8 @@ impl<'a> Session<'a> {
             Event::Purged(purged) => self.on_purged(purged),
             Event::LookedUp(looked_up) => self.on_looked_up(looked_up),
             Event::Disposed(disposed) => self.on_disposed(disposed),
+            Event::Bell(end) => self.on_bell(end),
+            Event::Rung(ring) => self.on_ring(ring),
             Event::TopicMetadata(metadata) => self.on_topic_metadata(&metadata),
             Event::SecretsChanged(side) => self.on_secrets_changed(side),
             Event::Timer => {}
@@ -177,6 +187,7 @@ impl<'a> Session<'a> {
     fn start_tasks(&mut self, now: Instant) {
         self.start_settles(now);
         self.start_lease_round(now);
+        self.start_bell(now);
         if !self.is_shutting_down() && now >= self.timers.database {
             self.start_pausable_tasks(now);
         }
@@ -203,6 +214,7 @@ impl<'a> Session<'a> {
             biased;
             () = stop.cancelled(), if !is_shutting_down => Event::Stop,
             event = self.tasks.next() => event,
+            ring = self.line.ring() => Event::Rung(ring),
             Some(metadata) = self.process.metadata.next() => Event::TopicMetadata(metadata),
             side = self.process.credentials.changed() => Event::SecretsChanged(side),
             () = tokio::time::sleep_until(wake_at) => Event::Timer,

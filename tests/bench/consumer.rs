@@ -1,11 +1,12 @@
-//! A consumer that records when each record arrived.
+//! Consumers: one that records when each record arrived, one that reads when brokers appended it.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rdkafka::{
@@ -14,8 +15,12 @@ use rdkafka::{
     message::Headers,
 };
 
+use super::topic::Topics;
+
 /// Digits of the number at the start of a payload.
 pub(crate) const NUMBER: usize = 16;
+/// Longest wait for the records of rows that were written.
+const ALL_APPENDED: Duration = Duration::from_secs(240);
 
 /// An arrived record. Times are microseconds since 1970.
 #[derive(Clone, Copy)]
@@ -34,9 +39,13 @@ impl Latencies {
     /// Latencies from the time that `since` returns to the arrival.
     pub(crate) fn new(arrivals: &[Arrival], since: impl Fn(&Arrival) -> Option<i64>) -> Self {
         let age = |arrival: &Arrival| Some((arrival.arrived_us - since(arrival)?) as f64 / 1e3);
-        let mut ages: Vec<f64> = arrivals.iter().filter_map(age).collect();
-        ages.sort_by(f64::total_cmp);
-        Self(ages)
+        Self::of(arrivals.iter().filter_map(age).collect())
+    }
+
+    /// Latencies in milliseconds, in any order.
+    pub(crate) fn of(mut milliseconds: Vec<f64>) -> Self {
+        milliseconds.sort_by(f64::total_cmp);
+        Self(milliseconds)
     }
 
     /// A quantile: `q` is 0.5 for the median. NaN without values.
@@ -60,21 +69,10 @@ pub(crate) struct RunningConsumer {
     thread: std::thread::JoinHandle<anyhow::Result<Vec<Arrival>>>,
 }
 
-/// Starts a consumer that reads a topic from its first record.
-pub(crate) fn start(kafka: &str, topic: &str) -> anyhow::Result<RunningConsumer> {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", kafka)
-        .set("group.id", "bench")
-        .set("fetch.wait.max.ms", "5")
-        .set("enable.auto.commit", "false");
-    let consumer: BaseConsumer = config.create()?;
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10))?;
-    let mut partitions = TopicPartitionList::new();
-    for partition in metadata.topics()[0].partitions() {
-        partitions.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
-    }
-    consumer.assign(&partitions)?;
+/// Starts a consumer that reads topics from their first records, without a delay.
+pub(crate) fn start(topics: &Topics) -> anyhow::Result<RunningConsumer> {
+    let consumer = consumer(&topics.kafka)?;
+    consumer.assign(&topics.at(Offset::Beginning)?)?;
     let (seen, stop) = (
         Arc::new(AtomicU64::new(0)),
         Arc::new(AtomicBool::new(false)),
@@ -84,6 +82,72 @@ pub(crate) fn start(kafka: &str, topic: &str) -> anyhow::Result<RunningConsumer>
         move || read(&consumer, &seen, &stop)
     });
     Ok(RunningConsumer { seen, stop, thread })
+}
+
+/// A consumer that no offset is committed for.
+fn consumer(kafka: &str) -> anyhow::Result<BaseConsumer> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", kafka)
+        .set("group.id", "bench")
+        .set("fetch.wait.max.ms", "5")
+        .set("enable.auto.commit", "false");
+    Ok(config.create()?)
+}
+
+/// The number at the start of a payload.
+fn number(payload: &[u8]) -> Option<u64> {
+    std::str::from_utf8(payload.get(..NUMBER)?)
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// Reads the times at which the brokers appended records, after these were written: while a
+/// contender is measured, it takes no CPU time from it.
+pub(crate) struct AppendTimes {
+    consumer: BaseConsumer,
+    partitions: TopicPartitionList,
+}
+
+impl AppendTimes {
+    /// Reads topics from their first records.
+    pub(crate) fn new(topics: &Topics) -> anyhow::Result<Self> {
+        let (consumer, partitions) = (consumer(&topics.kafka)?, topics.at(Offset::Beginning)?);
+        consumer.assign(&partitions)?;
+        consumer.pause(&partitions)?;
+        Ok(Self {
+            consumer,
+            partitions,
+        })
+    }
+
+    /// Reads until each of the rows was seen. Returns the times of their first records by number,
+    /// in microseconds since 1970. Brokers know milliseconds; the middle of one is returned.
+    pub(crate) fn read(&self, rows: &HashSet<u64>) -> anyhow::Result<HashMap<u64, i64>> {
+        self.consumer.resume(&self.partitions)?;
+        let (mut times, deadline) = (HashMap::new(), Instant::now() + ALL_APPENDED);
+        while times.len() < rows.len() {
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "only {} of {} rows were published within {ALL_APPENDED:?}",
+                times.len(),
+                rows.len()
+            );
+            let Some(message) = self.consumer.poll(Duration::from_millis(50)) else {
+                continue;
+            };
+            let message = message?;
+            let number = message.payload().and_then(number);
+            if let (Some(number), Some(millis)) = (number, message.timestamp().to_millis())
+                && rows.contains(&number)
+            {
+                times.entry(number).or_insert(millis * 1000 + 500);
+            }
+        }
+        self.consumer.pause(&self.partitions)?;
+        Ok(times)
+    }
 }
 
 fn read(
@@ -105,12 +169,7 @@ fn read(
             .find(|header| header.key == "outbox_created_at");
         let created: Option<jiff::Timestamp> =
             created.and_then(|header| std::str::from_utf8(header.value?).ok()?.parse().ok());
-        let number = message.payload().and_then(|payload| {
-            std::str::from_utf8(payload.get(..NUMBER)?)
-                .ok()?
-                .parse()
-                .ok()
-        });
+        let number = message.payload().and_then(number);
         arrivals.push(Arrival {
             number,
             created_us: created.map(jiff::Timestamp::as_microsecond),
@@ -124,11 +183,11 @@ fn read(
 impl RunningConsumer {
     /// Waits until `records` records have arrived, and returns them.
     pub(crate) async fn finish(self, records: u64) -> anyhow::Result<Vec<Arrival>> {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.seen.load(Ordering::Relaxed) < records {
             let seen = self.seen.load(Ordering::Relaxed);
             anyhow::ensure!(
-                tokio::time::Instant::now() < deadline,
+                Instant::now() < deadline,
                 "only {seen} of {records} records arrived within 60 s"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -2,6 +2,9 @@
 
 use clap::ValueEnum;
 
+/// SQL of the topic of row n.
+const TOPIC: &str = "($2::text[])[(1 + n % cardinality($2::text[]))::int]";
+
 /// A program that publishes rows of a table to Kafka.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Contender {
@@ -50,22 +53,22 @@ impl Contender {
         }
     }
 
-    /// SQL that inserts `rows`, which is SQL that returns n. $1 is the payload, $2 the topic.
+    /// SQL that inserts `rows`, which is SQL that returns n. $1 is the payload, $2 the topics.
     pub(crate) fn insert(self, rows: &str) -> String {
         match self {
             Self::Relay | Self::BareLoop => format!(
                 "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
-                 select 'bench', 'key-' || n % 10000, 'Benched', $2, convert_to($1, 'UTF8')
+                 select 'bench', 'key-' || n % 10000, 'Benched', {TOPIC}, convert_to($1, 'UTF8')
                  from {rows} as n"
             ),
-            // Debezium publishes to the topic in its settings.
+            // Debezium's router publishes to the topic that the aggregate's type names.
             Self::Debezium => format!(
                 "insert into outboxevent (aggregatetype, aggregateid, type, payload)
-                 select 'bench', 'key-' || n % 10000, 'Benched', $1 from {rows} as n where $2 <> ''"
+                 select {TOPIC}, 'key-' || n % 10000, 'Benched', $1 from {rows} as n"
             ),
             Self::Poller => format!(
                 "insert into event_outbox (aggregate_type, event_key, event_type, topic, payload)
-                 select 'bench', 'key-' || n % 10000, 'Benched', $2, $1 from {rows} as n"
+                 select 'bench', 'key-' || n % 10000, 'Benched', {TOPIC}, $1 from {rows} as n"
             ),
         }
     }

@@ -17,7 +17,7 @@ use super::{
     Cli, bareloop,
     contender::Contender,
     table::{Table, payload},
-    topic::Topic,
+    topic::Topics,
 };
 
 /// Rows per read.
@@ -25,13 +25,14 @@ const ROWS: usize = 8192;
 
 /// Measures librdkafka without a database.
 pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
-    let (topic, kafka, rows, bytes) = (
-        Topic::create(&cli.kafka, cli.replicas).await?,
-        cli.kafka.clone(),
+    let place = cli.place();
+    let (topics, kafka, rows, bytes) = (
+        Topics::create(&cli.kafka, place.topics, cli.replicas).await?,
+        place.kafka,
         cli.rows,
         cli.bytes,
     );
-    let name = topic.name.clone();
+    let names = topics.names.clone();
     let rows_per_second = tokio::task::spawn_blocking(move || {
         let mut config = ClientConfig::new();
         config
@@ -48,7 +49,9 @@ pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
         let began = Instant::now();
         for n in 0..rows {
             let key = format!("key-{}", n % 10_000);
-            let mut record = BaseRecord::to(&name).key(&key).payload(&payload);
+            let mut record = BaseRecord::to(&names[n as usize % names.len()])
+                .key(&key)
+                .payload(&payload);
             while let Err((error, returned)) = producer.send(record) {
                 anyhow::ensure!(
                     error == KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull),
@@ -62,13 +65,13 @@ pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
         Ok(rows as f64 / began.elapsed().as_secs_f64())
     });
     let rows_per_second = rows_per_second.await??;
-    topic.delete().await?;
+    topics.delete().await?;
     Ok(json!({ "rows_per_second": rows_per_second }))
 }
 
 /// Measures one connection that alternately reads and deletes, without Kafka.
 pub(crate) async fn postgres_alone(cli: &Cli) -> anyhow::Result<Value> {
-    let table = Table::create(cli, Contender::BareLoop).await?;
+    let table = Table::create(cli, Contender::BareLoop, &cli.place()).await?;
     table.insert_backlog(cli.rows, cli.bytes).await?;
     let mut connection = bareloop::connect(&table.url)?.connect().await?;
     let mut lanes = bareloop::Lanes::unread();

@@ -6,11 +6,15 @@
 
 mod bareloop;
 mod chart;
+mod client;
+mod clients;
 mod conditions;
 mod consumer;
 mod contender;
+mod grid;
 mod limits;
 mod measurements;
+mod network;
 mod process;
 mod results;
 mod start;
@@ -18,12 +22,18 @@ mod table;
 mod targets;
 mod topic;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use anyhow::Context;
 use clap::{Args, Parser};
-
+use client::Client;
+use clients::Setup;
 use contender::Contender;
 use measurements::Measurement;
+use network::Network;
 use results::Results;
 use serde_json::{Value, json};
 use targets::Target;
@@ -35,6 +45,8 @@ enum Command {
     Measure(Box<Cli>),
     /// Reads, sends and deletes until it is killed.
     BareLoop { postgres: String, kafka: String },
+    /// Sends records as a relay does, and prints how long their acknowledgements take.
+    Client(Box<Client>),
 }
 
 #[derive(Args)]
@@ -102,6 +114,100 @@ struct Cli {
     /// Folder for result.json and the charts.
     #[arg(long)]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    network: NetworkOptions,
+    /// Instead of all else: steady rates over the network, by round trip, partitions, rate and
+    /// size.
+    #[arg(long)]
+    grid: bool,
+    /// Instead of all else: a comparison of Kafka clients over the network.
+    #[arg(long, conflicts_with = "grid")]
+    clients: bool,
+    /// Milliseconds there and back, for --grid and --clients.
+    #[arg(long, value_delimiter = ',', default_value = "0,6,20")]
+    round_trips: Vec<f64>,
+    /// Partitions in topics of 12, for --grid and --clients.
+    #[arg(long, value_delimiter = ',', default_value = "120")]
+    partitions: Vec<i32>,
+    /// Rows per second, for --grid and --clients.
+    #[arg(long, value_delimiter = ',', default_value = "20,500,1000,5000")]
+    rates: Vec<u64>,
+    /// Bytes of a payload, for --grid.
+    #[arg(long, value_delimiter = ',', default_value = "300")]
+    sizes: Vec<usize>,
+    /// Rows of the backlogs of --grid. 0 skips them.
+    #[arg(long, default_value_t = 300_000)]
+    drain_rows: u64,
+    /// Clients of --clients: producers x requests under way, krafka, aiokafka.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1x1,1x5,4x5,8x5,8x1,16x1,krafka,aiokafka"
+    )]
+    setups: Vec<Setup>,
+    /// The program of tests/bench/peers/krafka.
+    #[arg(long, default_value = "target/bench/krafka/release/krafka-client")]
+    krafka: PathBuf,
+}
+
+/// The network between the contenders and the brokers.
+#[derive(Args)]
+struct NetworkOptions {
+    /// Addresses at which the contenders find the brokers over the network: the brokers advertise
+    /// them, and the bench listens there.
+    #[arg(long)]
+    distant_kafka: Option<String>,
+    /// Addresses at which the brokers listen for it, in the same order.
+    #[arg(long, requires = "distant_kafka")]
+    kafka_behind: Option<String>,
+    /// Puts a network with this round trip, in milliseconds, between contenders and brokers in all
+    /// measurements. Without it there is none.
+    #[arg(long, requires = "distant_kafka")]
+    round_trip: Option<f64>,
+    /// Most milliseconds that are added to a delay, in each direction and at random.
+    #[arg(long, default_value_t = 0.0)]
+    jitter: f64,
+    /// Topics of 12 partitions that the rows are spread over.
+    #[arg(long, default_value_t = 1)]
+    topics: usize,
+}
+
+/// Where a contender finds Kafka, and how many topics its rows are spread over.
+struct Place {
+    kafka: String,
+    topics: usize,
+}
+
+impl Cli {
+    /// Address of the brokers over the network.
+    fn distant(&self) -> anyhow::Result<String> {
+        let distant = self.network.distant_kafka.clone();
+        distant.context("--distant-kafka and --kafka-behind are needed")
+    }
+
+    /// The place of all contenders, unless --grid chooses others.
+    fn place(&self) -> Place {
+        let distant = self
+            .network
+            .round_trip
+            .and(self.network.distant_kafka.clone());
+        Place {
+            kafka: distant.unwrap_or_else(|| self.kafka.clone()),
+            topics: self.network.topics,
+        }
+    }
+
+    /// Starts the network, if there is one.
+    fn network(&self) -> anyhow::Result<Option<Network>> {
+        let (Some(distant), Some(behind)) =
+            (&self.network.distant_kafka, &self.network.kafka_behind)
+        else {
+            return Ok(None);
+        };
+        let network = Network::start(distant, behind)?;
+        network.set_ms(self.network.round_trip.unwrap_or(0.0), self.network.jitter);
+        Ok(Some(network))
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -109,11 +215,25 @@ fn main() -> anyhow::Result<()> {
         Command::Measure(cli) => Builder::new_multi_thread()
             .enable_all()
             .build()?
-            .block_on(measure(&cli)),
+            .block_on(start(&cli)),
         Command::BareLoop { postgres, kafka } => Builder::new_current_thread()
             .enable_all()
             .build()?
             .block_on(bareloop::run(&postgres, &kafka)),
+        Command::Client(client) => client::run(&client),
+    }
+}
+
+async fn start(cli: &Cli) -> anyhow::Result<()> {
+    let network = cli.network()?;
+    if !cli.grid && !cli.clients {
+        return measure(cli).await;
+    }
+    let network = network.context("--distant-kafka and --kafka-behind are needed")?;
+    if cli.grid {
+        compare_places(cli, &network).await
+    } else {
+        compare_clients(cli, &network).await
     }
 }
 
@@ -138,6 +258,44 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Performs --grid.
+async fn compare_places(cli: &Cli, network: &Network) -> anyhow::Result<()> {
+    let (mut results, conditions) = (Results::default(), conditions::collect(cli).await?);
+    announce(grid::estimate(cli));
+    for run in 1..=cli.runs {
+        grid::run(cli, network, &mut results).await?;
+        println!("\nmedians of {run}\n{}", grid::table(cli, &results));
+        let targets = targets::of_grid(cli, &results);
+        targets.iter().for_each(|target| println!("{target}"));
+        if let Some(folder) = &cli.output {
+            write_json(folder, "network.json", &results, &targets, &conditions)?;
+            write_grid_charts(folder, cli, &results)?;
+        }
+    }
+    Ok(())
+}
+
+/// Performs --clients.
+async fn compare_clients(cli: &Cli, network: &Network) -> anyhow::Result<()> {
+    let (mut results, conditions) = (Results::default(), conditions::collect(cli).await?);
+    announce(clients::estimate(cli));
+    for run in 1..=cli.runs {
+        clients::run(cli, network, &mut results).await?;
+        println!("\nmedians of {run}\n{}", clients::table(cli, &results));
+        if let Some(folder) = &cli.output {
+            write_json(folder, "clients.json", &results, &[], &conditions)?;
+        }
+    }
+    Ok(())
+}
+
+fn announce(estimate: Duration) {
+    println!(
+        "this takes about {} minutes",
+        estimate.as_secs().div_ceil(60)
+    );
+}
+
 /// Prints and writes the results so far. Called after each run, so that an aborted bench has
 /// results.
 fn report(cli: &Cli, runs: usize, results: &Results, conditions: &Value) -> anyhow::Result<()> {
@@ -157,35 +315,75 @@ fn write(
     targets: &[Target],
     conditions: &Value,
 ) -> anyhow::Result<()> {
+    write_json(folder, "result.json", results, targets, conditions)?;
+    let below = place_text(conditions);
+    for (file, title, unit, values) in [
+        (
+            "drain.svg",
+            "Draining a backlog: rows per second",
+            "",
+            results.of(" rows of ", "rows_per_second"),
+        ),
+        (
+            "cpu.svg",
+            "Draining a backlog: CPU time of a row, without PostgreSQL's and Kafka's",
+            " us",
+            results.of(" rows of ", "cpu_us_per_row"),
+        ),
+        (
+            "latency.svg",
+            "From the commit to a consumer: 99 of 100 rows take at most",
+            " ms",
+            results.of(" rows/s", "p99_ms"),
+        ),
+    ] {
+        std::fs::write(folder.join(file), chart::bars(title, &below, unit, &values))?;
+    }
+    Ok(())
+}
+
+/// Writes conditions, targets and results.
+fn write_json(
+    folder: &Path,
+    file: &str,
+    results: &Results,
+    targets: &[Target],
+    conditions: &Value,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let targets: Vec<Value> = targets.iter().map(Target::json).collect();
     let all =
         json!({ "conditions": conditions, "targets": targets, "measurements": results.json() });
     std::fs::write(
-        folder.join("result.json"),
+        folder.join(file),
         serde_json::to_string_pretty(&all)? + "\n",
     )?;
-    for (file, title, figure) in [
-        (
-            "drain.svg",
-            "Rows a second out of a backlog",
-            "rows_per_second",
-        ),
-        (
-            "cpu.svg",
-            "CPU of a row out of a backlog, in us: without PostgreSQL and Kafka",
-            "cpu_us_per_row",
-        ),
-    ] {
-        std::fs::write(
-            folder.join(file),
-            chart::bars(title, &results.of(" rows of ", figure)),
-        )?;
+    Ok(())
+}
+
+/// The conditions that all bars of a chart share.
+fn place_text(conditions: &Value) -> String {
+    let round_trip = conditions["round_trip_ms"].as_f64();
+    let network = round_trip.map_or("no network".to_owned(), |ms| {
+        format!("{ms} ms to Kafka and back")
+    });
+    format!(
+        "{} partitions, {network}; {} cores, PostgreSQL {}, medians of {}",
+        conditions["partitions"],
+        conditions["processors"],
+        text(&conditions["postgres"]["version"]),
+        conditions["runs"]
+    )
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// Writes charts of latency by round trip, and by partitions.
+fn write_grid_charts(folder: &Path, cli: &Cli, results: &Results) -> anyhow::Result<()> {
+    for (file, chart) in grid::charts(cli, results) {
+        std::fs::write(folder.join(file), chart)?;
     }
-    let latency = chart::bars(
-        "Commit to consumer, 99 of 100 rows, in ms",
-        &results.of(" rows/s", "p99_ms"),
-    );
-    std::fs::write(folder.join("latency.svg"), latency)?;
     Ok(())
 }

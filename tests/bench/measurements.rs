@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Cli,
+    Cli, Place,
     consumer::{self, Latencies},
     contender::Contender,
     limits,
@@ -157,7 +157,7 @@ impl Measurement {
         match *self {
             Self::ProducerAlone => limits::producer_alone(cli).await,
             Self::PostgresAlone => limits::postgres_alone(cli).await,
-            Self::Drain(drain) => drain.run(cli).await,
+            Self::Drain(drain) => drain.run(cli, &cli.place()).await,
             Self::Steady {
                 contender,
                 rate,
@@ -190,8 +190,9 @@ impl Drain {
         }
     }
 
-    async fn run(&self, cli: &Cli) -> anyhow::Result<Value> {
-        let table = Table::create(cli, self.contender).await?;
+    /// Publishes a backlog at a place. Returns the figures by name.
+    pub(crate) async fn run(&self, cli: &Cli, place: &Place) -> anyhow::Result<Value> {
+        let table = Table::create(cli, self.contender, place).await?;
         table.insert_backlog(self.rows, self.bytes).await?;
         let pin = if self.pinned {
             Some(table.pin_horizon().await?)
@@ -213,7 +214,7 @@ impl Drain {
             usage()?,
             Usage::of_tree(cli.postgres_pid)?,
             Usage::of_tree(cli.kafka_pid)?,
-            table.topic.records()?,
+            table.topics.records()?,
         );
         table.wait_until_published(self.rows).await?;
         let (after, postgres_after, kafka_after) = (
@@ -221,7 +222,7 @@ impl Drain {
             Usage::of_tree(cli.postgres_pid)?,
             Usage::of_tree(cli.kafka_pid)?,
         );
-        let seconds = table.topic.span()?;
+        let seconds = table.topics.span()?;
         let per_row = |from: Usage, to: Usage| {
             (to.cpu_seconds - from.cpu_seconds) * 1e6
                 / (self.rows - published.min(self.rows - 1)) as f64
@@ -250,14 +251,14 @@ async fn steady(
     seconds: u64,
     pinned: bool,
 ) -> anyhow::Result<Value> {
-    let table = Table::create(cli, contender).await?;
+    let table = Table::create(cli, contender, &cli.place()).await?;
     let process = start(cli, contender, &table).await?;
     let pin = if pinned {
         Some(table.pin_horizon().await?)
     } else {
         None
     };
-    let consumer = consumer::start(&cli.kafka, &table.topic.name)?;
+    let consumer = consumer::start(&table.topics)?;
     let warm_up = table
         .write(
             Some(rate),
@@ -290,7 +291,7 @@ async fn steady(
             .is_some_and(|number| committed.contains_key(&number))
     });
     let latencies = Latencies::new(&arrivals, |arrival| {
-        committed.get(&arrival.number?).copied()
+        Some(committed.get(&arrival.number?)?.committed_us)
     });
     Ok(json!({
         "rows_per_second": committed.len() as f64 / seconds_written,
@@ -305,7 +306,7 @@ async fn steady(
 
 /// Measures the rate of writers, beside a contender or alone.
 async fn writers(cli: &Cli, contender: Option<Contender>) -> anyhow::Result<Value> {
-    let table = Table::create(cli, contender.unwrap_or(Contender::Relay)).await?;
+    let table = Table::create(cli, contender.unwrap_or(Contender::Relay), &cli.place()).await?;
     let process = match contender {
         Some(contender) => Some(start(cli, contender, &table).await?),
         None => None,
@@ -326,9 +327,9 @@ async fn writers(cli: &Cli, contender: Option<Contender>) -> anyhow::Result<Valu
 /// Measures a transaction that commits late while others commit at a steady rate: how long its rows
 /// take to arrive after the commit, and the latency of the other rows.
 async fn late(cli: &Cli) -> anyhow::Result<Value> {
-    let table = Table::create(cli, Contender::Relay).await?;
+    let table = Table::create(cli, Contender::Relay, &cli.place()).await?;
     let process = start(cli, Contender::Relay, &table).await?;
-    let consumer = consumer::start(&cli.kafka, &table.topic.name)?;
+    let consumer = consumer::start(&table.topics)?;
     let open = Duration::from_secs(cli.late_seconds);
     let (committed, open_for) = tokio::join!(
         table.write(Some(5000), open + Duration::from_secs(3), cli.bytes),
@@ -341,7 +342,9 @@ async fn late(cli: &Cli) -> anyhow::Result<Value> {
     let (others, late): (Vec<_>, Vec<_>) = arrivals
         .into_iter()
         .partition(|arrival| arrival.number.is_some());
-    let latencies = Latencies::new(&others, |arrival| committed.get(&arrival.number?).copied());
+    let latencies = Latencies::new(&others, |arrival| {
+        Some(committed.get(&arrival.number?)?.committed_us)
+    });
     let late = Latencies::new(&late, |arrival| arrival.created_us);
     Ok(json!({
         "late_ms_after_commit": late.quantile(1.0) - open_for.as_secs_f64() * 1e3,
@@ -352,7 +355,7 @@ async fn late(cli: &Cli) -> anyhow::Result<Value> {
 
 /// Measures a relay without rows.
 async fn idle(cli: &Cli) -> anyhow::Result<Value> {
-    let table = Table::create(cli, Contender::Relay).await?;
+    let table = Table::create(cli, Contender::Relay, &cli.place()).await?;
     let process = start(cli, Contender::Relay, &table).await?;
     sleep(Duration::from_secs(3)).await;
     let (before, transactions) = (Usage::of_tree(process.pid())?, table.transactions().await?);

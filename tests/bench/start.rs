@@ -57,7 +57,7 @@ pub(crate) async fn start(
             table.wait_until_lanes_are_owned().await?;
             Ok(started)
         }
-        Contender::BareLoop => Started::new(&mut bare_loop(cli, table)?, &log),
+        Contender::BareLoop => Started::new(&mut bare_loop(table)?, &log),
         Contender::Debezium => {
             let mut started = Started::new(&mut debezium(cli, table, &folder)?, &log)?;
             started.wait_for_output("Starting streaming").await?;
@@ -84,16 +84,16 @@ fn relay(cli: &Cli, table: &Table) -> anyhow::Result<Command> {
             "warn",
             "--manifest",
         ])
-        .arg(manifest(cli, table)?);
+        .arg(manifest(table)?);
     Ok(command)
 }
 
-fn bare_loop(cli: &Cli, table: &Table) -> anyhow::Result<Command> {
+fn bare_loop(table: &Table) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1).args([
         "bare-loop",
         &table.url,
-        &cli.kafka,
+        &table.kafka,
     ]);
     Ok(command)
 }
@@ -107,7 +107,7 @@ fn debezium(cli: &Cli, table: &Table, folder: &Path) -> anyhow::Result<Command> 
     let worker_text = format!(
         "{CONNECT}bootstrap.servers={}\noffset.storage.file.filename={}\n\
          listeners=http://127.0.0.1:18083\n",
-        cli.kafka,
+        table.kafka,
         folder.join("offsets").display()
     );
     std::fs::write(&worker, worker_text)?;
@@ -134,7 +134,7 @@ fn poller(cli: &Cli, table: &Table) -> Command {
     let mut command = Command::new(&cli.python);
     command
         .arg(cli.peers.join("poller.py"))
-        .args([&table.url, &cli.kafka]);
+        .args([&table.url, &table.kafka]);
     command
 }
 
@@ -155,22 +155,27 @@ fn debezium_database(table: &Table) -> anyhow::Result<String> {
         "database.hostname={host}\ndatabase.port={port}\ndatabase.user={user}\n\
          database.password={password}\ndatabase.dbname={name}\n\
          database.sslmode=disable\n\
-         slot.name={name}\ntransforms.outbox.route.topic.replacement={}\n",
-        table.topic.name
+         slot.name={name}\ntransforms.outbox.route.topic.replacement=${{routedByValue}}\n"
     ))
 }
 
 /// Writes a manifest for the relay. Returns its file.
-pub(crate) fn manifest(cli: &Cli, table: &Table) -> anyhow::Result<PathBuf> {
+pub(crate) fn manifest(table: &Table) -> anyhow::Result<PathBuf> {
     let file = std::env::temp_dir().join(format!("{}.yaml", table.name));
+    let topics: String = table
+        .topics
+        .names
+        .iter()
+        .map(|name| format!("  - name: {name}\n"))
+        .collect();
     let text = format!(
         "apiVersion: outboxrelay.dev/v1alpha1\nkind: OutboxRelay\n\
          metadata: {{ name: bench, namespace: bench }}\nspec:\n  database:\n    \
          urlSecretRef: {{ name: db, key: uri }}\n    tls: {{ mode: disable }}\n  kafka:\n    \
-         bootstrapServers: ['{}']\n    tls: {{ mode: disable }}\n  topics: [{{ name: {} }}]\n\
+         bootstrapServers: ['{}']\n    tls: {{ mode: disable }}\n  topics:\n{topics}\
          ---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: db, namespace: bench }}\n\
          stringData: {{ uri: '{}' }}\n",
-        cli.kafka, table.topic.name, table.url
+        table.kafka, table.url
     );
     std::fs::write(&file, text)?;
     Ok(file)

@@ -1,4 +1,4 @@
-//! A database with the table of a contender, a topic, and writers of rows.
+//! A database with the table of a contender, its topics, and writers of rows.
 
 use std::{
     collections::HashMap,
@@ -15,11 +15,11 @@ use sqlx::{
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    Cli,
+    Cli, Place,
     consumer::{NUMBER, now_us},
     contender::Contender,
     start::manifest,
-    topic::Topic,
+    topic::Topics,
 };
 
 /// Number of the next payload.
@@ -31,11 +31,20 @@ const TRANSACTION: u64 = 100;
 /// Rows of a transaction that commits late.
 pub(crate) const LATE_ROWS: u64 = 20;
 
-/// A database with a table and a topic.
+/// A row that was written. Times are microseconds since 1970, as its writer saw them.
+#[derive(Clone, Copy)]
+pub(crate) struct Written {
+    pub(crate) begun_us: i64,
+    pub(crate) committed_us: i64,
+}
+
+/// A database with a table, and topics.
 pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) url: String,
-    pub(crate) topic: Topic,
+    pub(crate) topics: Topics,
+    /// Address of Kafka for the contender.
+    pub(crate) kafka: String,
     contender: Contender,
     admin: String,
     pool: PgPool,
@@ -66,9 +75,13 @@ pub(crate) fn plain(url: &str) -> anyhow::Result<PgConnectOptions> {
 
 impl Table {
     /// Creates an empty table without statistics.
-    pub(crate) async fn create(cli: &Cli, contender: Contender) -> anyhow::Result<Self> {
-        let topic = Topic::create(&cli.kafka, cli.replicas).await?;
-        let name = topic.name.replace('-', "_");
+    pub(crate) async fn create(
+        cli: &Cli,
+        contender: Contender,
+        place: &Place,
+    ) -> anyhow::Result<Self> {
+        let topics = Topics::create(&cli.kafka, place.topics, cli.replicas).await?;
+        let name = topics.prefix.replace('-', "_");
         let mut admin = PgConnection::connect(&cli.postgres).await?;
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
             .execute(&mut admin)
@@ -86,7 +99,8 @@ impl Table {
         let table = Self {
             name,
             url,
-            topic,
+            topics,
+            kafka: place.kafka.clone(),
             contender,
             admin: cli.postgres.clone(),
             pool,
@@ -97,7 +111,7 @@ impl Table {
         if contender.deletes() {
             let migrate = Command::new(&cli.relay)
                 .args(["migrate", "--manifest"])
-                .arg(manifest(cli, &table)?)
+                .arg(manifest(&table)?)
                 .output()?;
             anyhow::ensure!(
                 migrate.status.success(),
@@ -108,7 +122,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Removes the database and the topic.
+    /// Removes the database and the topics.
     pub(crate) async fn remove(self) -> anyhow::Result<()> {
         self.pool.close().await;
         let mut admin = PgConnection::connect(&self.admin).await?;
@@ -124,7 +138,7 @@ impl Table {
         )))
         .execute(&mut admin)
         .await?;
-        self.topic.delete().await
+        self.topics.delete().await
     }
 
     /// Inserts a backlog in many transactions, and writes it to disk.
@@ -133,9 +147,9 @@ impl Table {
             .contender
             .insert("generate_series(n0, n0 + 99)")
             .replace("$1", "payload")
-            .replace("$2", "topic");
+            .replace("$2", "topics");
         let procedure = format!(
-            "create procedure fill(rows bigint, payload text, topic text) language plpgsql as $body$
+            "create procedure fill(rows bigint, payload text, topics text[]) language plpgsql as $body$
              begin
                for n0 in 0 .. rows - 1 by {TRANSACTION} loop {insert}; commit; end loop;
              end $body$"
@@ -148,9 +162,9 @@ impl Table {
             .execute(&mut *connection)
             .await?;
         let call = format!(
-            "call fill({rows}, '{}', '{}')",
+            "call fill({rows}, '{}', '{{{}}}')",
             payload(bytes),
-            self.topic.name
+            self.topics.names.join(",")
         );
         sqlx::raw_sql(AssertSqlSafe(call))
             .execute(&mut *connection)
@@ -167,7 +181,7 @@ impl Table {
     pub(crate) async fn wait_until_published(&self, records: u64) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(1200);
         loop {
-            let have = self.topic.records()?;
+            let have = self.topics.records()?;
             if have >= records && self.is_empty().await? {
                 return Ok(());
             }
@@ -208,16 +222,16 @@ impl Table {
     }
 
     /// Writes transactions of one row each, at a rate per second or without a limit. Returns the
-    /// times of the commits by number, in microseconds since 1970, as a service sees them.
+    /// rows by number.
     pub(crate) async fn write(
         &self,
         rate: Option<u64>,
         duration: Duration,
         bytes: usize,
-    ) -> anyhow::Result<HashMap<u64, i64>> {
+    ) -> anyhow::Result<HashMap<u64, Written>> {
         let writers = (0..WRITERS).map(|writer| {
-            let (pool, topic, payload) =
-                (self.pool.clone(), self.topic.name.clone(), payload(bytes));
+            let (pool, topics, payload) =
+                (self.pool.clone(), self.topics.names.clone(), payload(bytes));
             let insert = self
                 .contender
                 .insert("(values ($3::bigint))")
@@ -226,32 +240,41 @@ impl Table {
                 let pause = rate.map_or(Duration::ZERO, |rate| {
                     Duration::from_nanos(1_000_000_000 * WRITERS / rate)
                 });
-                let (began, mut committed) = (Instant::now(), Vec::new());
+                let (began, mut written) = (Instant::now(), Vec::new());
                 while began.elapsed() < duration {
                     sleep_until(
                         began
-                            + pause * committed.len() as u32
+                            + pause * written.len() as u32
                             + pause / WRITERS as u32 * writer as u32,
                     )
                     .await;
                     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+                    let topic = &topics[number as usize % topics.len()];
                     let payload = format!("{number:0NUMBER$}{}", &payload[NUMBER.min(bytes)..]);
+                    let begun_us = now_us();
                     sqlx::query(AssertSqlSafe(insert.clone()))
                         .bind(payload)
-                        .bind(&topic)
+                        .bind(vec![topic.as_str()])
                         .bind(number as i64)
                         .execute(&pool)
                         .await?;
-                    committed.push((number, now_us()));
+                    let committed_us = now_us();
+                    written.push((
+                        number,
+                        Written {
+                            begun_us,
+                            committed_us,
+                        },
+                    ));
                 }
-                anyhow::Ok(committed)
+                anyhow::Ok(written)
             })
         });
-        let mut committed = HashMap::new();
+        let mut written = HashMap::new();
         for writer in writers.collect::<Vec<_>>() {
-            committed.extend(writer.await??);
+            written.extend(writer.await??);
         }
-        Ok(committed)
+        Ok(written)
     }
 
     /// Writes a transaction of [`LATE_ROWS`] rows that stays open for a time. Returns the time from
@@ -266,7 +289,7 @@ impl Table {
         let insert = self.contender.insert("generate_series(1, $3::bigint)");
         let insert = sqlx::query(AssertSqlSafe(insert))
             .bind(payload(bytes))
-            .bind(&self.topic.name)
+            .bind(&self.topics.names)
             .bind(LATE_ROWS as i64);
         insert.execute(&mut *transaction).await?;
         sleep(open).await;

@@ -1,5 +1,5 @@
-//! A topic for each measurement. The broker sets the timestamps of its records, so that all
-//! contenders are measured with one clock.
+//! Topics for a measurement. The brokers set the timestamps of their records, so that all contenders
+//! are measured with one clock.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -14,82 +14,131 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 
+/// Partitions of each topic.
 pub(crate) const PARTITIONS: i32 = 12;
 /// Limit for one request to Kafka.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit for the creation of topics.
+const CREATION: Duration = Duration::from_secs(60);
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// A topic and a consumer for it.
-pub(crate) struct Topic {
-    pub(crate) name: String,
-    kafka: String,
+/// Topics of a measurement and a consumer for them. They are asked without a delay.
+pub(crate) struct Topics {
+    /// What their names begin with.
+    pub(crate) prefix: String,
+    pub(crate) names: Vec<String>,
+    pub(crate) kafka: String,
     consumer: BaseConsumer,
 }
 
-impl Topic {
-    /// Creates a topic with a new name.
-    pub(crate) async fn create(kafka: &str, replicas: i32) -> anyhow::Result<Self> {
-        let name = format!(
+impl Topics {
+    /// Creates topics with new names, and waits until each partition has a leader.
+    pub(crate) async fn create(kafka: &str, count: usize, replicas: i32) -> anyhow::Result<Self> {
+        let prefix = format!(
             "bench-{}-{}",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
-        let topic = NewTopic::new(&name, PARTITIONS, TopicReplication::Fixed(replicas))
-            .set("message.timestamp.type", "LogAppendTime");
+        let names: Vec<String> = (0..count).map(|n| format!("{prefix}-{n}")).collect();
+        let topics: Vec<NewTopic<'_>> = names
+            .iter()
+            .map(|name| {
+                NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(replicas))
+                    .set("message.timestamp.type", "LogAppendTime")
+            })
+            .collect();
         let created = admin(kafka)?
-            .create_topics([&topic], &AdminOptions::new())
+            .create_topics(&topics, &AdminOptions::new())
             .await?;
         anyhow::ensure!(created.iter().all(Result::is_ok), "{created:?}");
-        let consumer = ClientConfig::new()
-            .set("bootstrap.servers", kafka)
-            .set("group.id", "bench")
-            .create()?;
-        Ok(Self {
-            name,
+        let topics = Self {
+            prefix,
+            names,
             kafka: kafka.to_owned(),
-            consumer,
-        })
+            consumer: ClientConfig::new()
+                .set("bootstrap.servers", kafka)
+                .set("group.id", "bench")
+                .create()?,
+        };
+        topics.wait_for_leaders().await?;
+        Ok(topics)
     }
 
-    /// Deletes the topic.
+    async fn wait_for_leaders(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + CREATION;
+        loop {
+            let metadata = self.consumer.fetch_metadata(None, TIMEOUT)?;
+            let led = metadata
+                .topics()
+                .iter()
+                .filter(|topic| self.names.iter().any(|name| name == topic.name()))
+                .flat_map(|topic| topic.partitions())
+                .filter(|partition| partition.leader() >= 0)
+                .count();
+            if led == self.all().count() {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "only {led} partitions are led");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Deletes the topics.
     pub(crate) async fn delete(self) -> anyhow::Result<()> {
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         admin(&self.kafka)?
-            .delete_topics(&[&self.name], &AdminOptions::new())
+            .delete_topics(&names, &AdminOptions::new())
             .await?;
         Ok(())
     }
 
-    /// Number of records in the topic.
+    /// All partitions.
+    fn all(&self) -> impl Iterator<Item = (&str, i32)> {
+        self.names
+            .iter()
+            .flat_map(|name| (0..PARTITIONS).map(move |partition| (name.as_str(), partition)))
+    }
+
+    /// All partitions, each with an offset.
+    pub(crate) fn at(&self, offset: Offset) -> anyhow::Result<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in self.all() {
+            list.add_partition_offset(topic, partition, offset)?;
+        }
+        Ok(list)
+    }
+
+    /// Number of records in the topics.
     pub(crate) fn records(&self) -> anyhow::Result<u64> {
-        let ends = (0..PARTITIONS).map(|partition| {
-            Ok(self
-                .consumer
-                .fetch_watermarks(&self.name, partition, TIMEOUT)?
-                .1 as u64)
+        // As a time, the end means the next offset. This is one request for each broker.
+        let ends = self
+            .consumer
+            .offsets_for_times(self.at(Offset::End)?, TIMEOUT)?;
+        let offsets = ends.elements().into_iter().map(|one| match one.offset() {
+            Offset::Offset(offset) => Ok(offset as u64),
+            other => anyhow::bail!("the end of a partition is {other:?}"),
         });
-        ends.sum()
+        offsets.sum()
     }
 
     /// Seconds between the first append and the last one.
     pub(crate) fn span(&self) -> anyhow::Result<f64> {
         let (mut first, mut last) = (i64::MAX, i64::MIN);
-        for partition in 0..PARTITIONS {
-            let (low, high) = self
-                .consumer
-                .fetch_watermarks(&self.name, partition, TIMEOUT)?;
+        for (topic, partition) in self.all() {
+            let (low, high) = self.consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
             if high > low {
-                first = first.min(self.appended_at(partition, low)?);
-                last = last.max(self.appended_at(partition, high - 1)?);
+                first = first.min(self.appended_at(topic, partition, low)?);
+                last = last.max(self.appended_at(topic, partition, high - 1)?);
             }
         }
         Ok((last - first) as f64 / 1e3)
     }
 
     /// Timestamp of a record, in milliseconds since 1970.
-    fn appended_at(&self, partition: i32, offset: i64) -> anyhow::Result<i64> {
+    fn appended_at(&self, topic: &str, partition: i32, offset: i64) -> anyhow::Result<i64> {
         let mut one = TopicPartitionList::new();
-        one.add_partition_offset(&self.name, partition, Offset::Offset(offset))?;
+        one.add_partition_offset(topic, partition, Offset::Offset(offset))?;
         self.consumer.assign(&one)?;
         let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
@@ -101,10 +150,7 @@ impl Topic {
                     .context("a record without a time");
             }
         }
-        anyhow::bail!(
-            "record {offset} of partition {partition} of {} cannot be read back",
-            self.name
-        )
+        anyhow::bail!("record {offset} of partition {partition} of {topic} cannot be read back")
     }
 }
 

@@ -235,6 +235,24 @@ pub(crate) const CONTROLS: &[Control] = &[
         violates: &[NothingWaits],
     },
     Control {
+        name: "move-with-records-out",
+        bug: PlantedBug::Relay("move-with-records-out"),
+        // Over a slow network a relay needs more than one client.
+        faults: FaultPlan::At(&[
+            fault(10_000, FaultKind::Latency, 15_000, 60 << 40),
+            fault(30_000, FaultKind::Latency, 15_000, 90 << 40),
+        ]),
+        seconds: 60,
+        violates: OUT_OF_ORDER,
+    },
+    Control {
+        name: "second-record-early",
+        bug: PlantedBug::Relay("second-record-early"),
+        faults: REJECTED_BATCHES,
+        seconds: 60,
+        violates: OUT_OF_ORDER,
+    },
+    Control {
         name: "next-producer-early",
         bug: PlantedBug::Relay("next-producer-early"),
         faults: REJECTED_BATCHES,

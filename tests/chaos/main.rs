@@ -52,6 +52,12 @@ struct Run {
     /// Longest time that a transaction stays open, in seconds.
     #[arg(long, default_value_t = 30)]
     held_max: u64,
+    /// Number of topics that exist from the start, of 12 partitions each.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..))]
+    topics: u8,
+    /// Delay each way between one of the relays and its servers, in milliseconds.
+    #[arg(long, default_value_t = 3)]
+    delay_ms: u64,
     /// The relay's program.
     #[arg(long)]
     relay: PathBuf,

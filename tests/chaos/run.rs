@@ -84,9 +84,12 @@ async fn run_once(
     control: Option<&Control>,
 ) -> anyhow::Result<CheckReport> {
     println!(
-        "Chaos: seed {}, {} faults{}",
+        "Chaos: seed {}, {} faults, {} topics of {} partitions, {} ms each way to one relay{}",
         arguments.schedule.seed,
         faults.len(),
+        arguments.topics,
+        topics::PARTITIONS,
+        arguments.delay_ms,
         control.map_or(String::new(), |control| format!(", {}", control.name))
     );
     let planted = match control.map(|control| control.bug) {
@@ -100,6 +103,8 @@ async fn run_once(
         other_relay: arguments.other_relay.as_ref().unwrap_or(&arguments.relay),
         relay_arguments: &planted,
         load: arguments.load(),
+        topics: arguments.topics,
+        delay: Duration::from_millis(arguments.delay_ms),
         recovery_max: if control.is_some() {
             CONTROL_WAIT_MAX
         } else {

@@ -33,7 +33,8 @@ pub(crate) use crate::servers::relays::STEPPED_CLOCK_RELAY;
 
 /// Number of relays without faults.
 pub(crate) const RELAYS: u8 = 3;
-/// The relay whose network can be slow: its connections go through the proxy.
+/// The relay whose servers are not next door, and whose network can be slow: its connections go
+/// through the proxy.
 pub(crate) const PROXIED_HOST: Host = Host::Relay(2);
 /// A topic that faults may delete with all its records.
 pub(crate) const DELETABLE_TOPIC: &str = "deletable";
@@ -81,6 +82,10 @@ pub(crate) struct Options<'a> {
     pub(crate) other_relay: &'a Path,
     pub(crate) relay_arguments: &'a [String],
     pub(crate) load: Load,
+    /// Number of topics that exist from the start and are never deleted.
+    pub(crate) topics: u8,
+    /// Delay each way between [`PROXIED_HOST`] and its servers.
+    pub(crate) delay: Duration,
     /// Limit for rows that were written before a repair to be published.
     pub(crate) recovery_max: Duration,
 }
@@ -96,7 +101,7 @@ impl Testbed {
     ///
     /// If one of them does not start.
     pub(crate) async fn create(options: &Options<'_>) -> anyhow::Result<Arc<Self>> {
-        let (topics, late) = (names("orders", 3), names("late", 4));
+        let (topics, late) = (names("orders", options.topics), names("late", 4));
         let hosts = [Host::Postgres]
             .into_iter()
             .chain((1..=BROKERS).map(Host::Broker))
@@ -134,7 +139,7 @@ impl Testbed {
             postgres: postgres.into(),
             kafka: cluster.into(),
             relays: relays.into(),
-            proxy: Proxy::between(PROXIED_HOST, &servers).await?,
+            proxy: Proxy::between(PROXIED_HOST, &servers, options.delay).await?,
             writers: Arc::new(Writers::new(
                 options.load,
                 Arc::clone(&ledger),

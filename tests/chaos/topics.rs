@@ -16,7 +16,8 @@ use rdkafka::{
 
 use crate::{facts::Record, servers::kafka};
 
-pub(crate) const PARTITIONS: i32 = 6;
+/// Partitions of each topic.
+pub(crate) const PARTITIONS: i32 = 12;
 /// Limit for one request to Kafka.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit for one attempt to alter a topic. It is short because the broker may be paused; the next

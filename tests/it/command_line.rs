@@ -1,16 +1,11 @@
 //! The relay's program: exit codes, output, and the result file that the operator reads.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
-    time::Duration,
 };
 
-use outbox_relay::{
-    manifest,
-    outbox::migrate::until_done,
-    report::{MigrationReport, ProblemClass},
-};
+use outbox_relay::report::{MigrationReport, ProblemClass};
 
 use crate::harness::postgres::{Database, execute, value};
 
@@ -263,43 +258,4 @@ fn a_wrong_call_shows_the_usage() {
         );
     }
     assert!(shown(&outbox_relay(&["--version"]).stdout).starts_with("outbox-relay 0.1.0"));
-}
-
-on_each_server! {
-    async fn a_run_from_a_manifest_waits_until_the_database_is_there(database: Database) {
-        let later = format!("{}_later", database.name);
-        let manifest: PathBuf = database.manifest("");
-        let of_later = std::fs::read_to_string(&manifest)
-            .expect("written")
-            .replace(
-                &format!("name: {},", database.name),
-                &format!("name: {later},"),
-            );
-        std::fs::write(&manifest, of_later).expect("written");
-        let (settings, secrets) =
-            manifest::load(&manifest, None, "local").expect("a good manifest");
-        let mut admin = database.as_admin().await;
-        let started = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            execute(
-                &mut admin,
-                &format!("create database {later} owner {}", database.owner),
-            )
-            .await;
-        };
-        let (done, ()) = tokio::join!(until_done(&settings, &secrets), started);
-        assert_eq!(done.expect("migrated").applied, [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(
-            value::<i64>(
-                &mut admin,
-                &format!(
-                    "select count(*) from pg_database \
-            where datname = '{later}'"
-                )
-            )
-            .await,
-            1
-        );
-        execute(&mut admin, &format!("drop database {later} with (force)")).await;
-    }
 }

@@ -37,6 +37,7 @@ pub(crate) fn load(topic: &str) -> Load {
         keys: 100,
         during: Duration::from_secs(6),
         open_max: Duration::from_millis(500),
+        pause_max: Duration::ZERO,
     }
 }
 

@@ -163,6 +163,7 @@ async fn a_cluster_that_is_down_under_load_costs_nothing_but_time() {
         keys: 100,
         during: Duration::from_secs(40),
         open_max: Duration::from_millis(200),
+        pause_max: Duration::ZERO,
     };
     let (committed, ()) = tokio::join!(write(&database, &load), outage);
     wait_until_drained(&database).await;

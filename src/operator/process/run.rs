@@ -5,10 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config, ResourceExt};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -73,8 +70,6 @@ pub enum RunError {
     },
     #[error("failed to serve /healthz and /metrics")]
     Serve(#[source] std::io::Error),
-    #[error("failed to listen for SIGTERM")]
-    Signal(#[source] std::io::Error),
     #[error(
         "lost the Lease: another operator may lead, so this one ends immediately and stands by \
          when it is restarted"
@@ -82,7 +77,7 @@ pub enum RunError {
     LeaseLost(#[source] LeaseLost),
 }
 
-/// Runs until SIGTERM or SIGINT. Then it lets the reconciliations under way end and gives the Lease
+/// Runs until `stop`. Then it lets the reconciliations under way end and gives the Lease
 /// back.
 ///
 /// # Errors
@@ -92,7 +87,7 @@ pub enum RunError {
 /// # Cancel safety
 ///
 /// Reconciliations under way are dropped, and the Lease is not given back: it runs out.
-pub async fn run(options: Options) -> Result<(), RunError> {
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), RunError> {
     check(&options)?;
     let address = options.listen;
     let listener = listen(address)
@@ -101,7 +96,6 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let config = Config::infer().await.map_err(RunError::Configure)?;
     let scopes = WatchScopes::new(&options.namespaces);
     let state = http_state(&options, &scopes);
-    let stop = stop_at_signal()?;
     let lead = stand_by_and_lead(options, config, state.clone(), scopes, stop);
     tokio::select! {
         ended = Box::pin(lead) => ended,
@@ -129,23 +123,6 @@ fn http_state(options: &Options, scopes: &WatchScopes) -> HttpState {
         cache: Arc::new(Cache::default()),
         relays: scopes.relay_store(&options.settings.operator_name),
     }
-}
-
-/// Cancels the token at SIGTERM (a pod is stopped) or SIGINT (Ctrl-C).
-fn stop_at_signal() -> Result<CancellationToken, RunError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
-        stopped.cancel();
-    });
-    Ok(stop)
 }
 
 async fn stand_by_and_lead(

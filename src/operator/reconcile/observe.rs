@@ -30,7 +30,7 @@ use crate::{
         ownership::{Ownership, ownership},
         reconcile::upgrade_queue::PodReplacement,
     },
-    report::RelayReport,
+    report::{Problem, ProblemClass, RelayReport},
 };
 
 /// What exists for one OutboxRelay.
@@ -82,6 +82,13 @@ impl Observed {
     /// Returns whether a relay has reported.
     pub(crate) fn has_reports(&self) -> bool {
         self.reports.iter().any(|one| one.report.is_some())
+    }
+
+    /// Returns the problem of the first relay that finds the schema missing or too old.
+    pub(crate) fn lost_schema(&self) -> Option<&Problem> {
+        let reports = self.reports.iter().filter_map(|one| one.report.as_ref());
+        let mut problems = reports.flat_map(|report| &report.problems);
+        problems.find(|problem| problem.class == ProblemClass::SchemaNotReady)
     }
 
     /// Returns whether watches report every change of it. An unfinished Job may have no pod: the

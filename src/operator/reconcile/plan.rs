@@ -198,7 +198,7 @@ fn relay_plan<'a>(
     let turn = history.turn;
     let job = target_job(desired, observed);
     let migration = match turn {
-        Turn::Go => migration::decide(desired, job, now),
+        Turn::Go => migration::decide(desired, job, observed.lost_schema(), now),
         Turn::Waiting | Turn::Stopped => Migration::Queued,
     };
     let rollout = if migration.is_done() {

@@ -1,22 +1,10 @@
-//! A migration's report -> text for people, and a bounded message for the operator; and retrying a
-//! migration until it succeeds. Retrying is IO.
+//! A migration's report -> text for people, and a bounded message for the operator. Pure.
 
-use std::time::Duration;
-
-use crate::{
-    outbox::migrate::{LOCK_WAIT, migrate},
-    report::{MigrationReport, Problem, ProblemClass},
-    secrets::Secrets,
-    settings::RelaySettings,
-};
+use crate::report::MigrationReport;
 
 /// Size limit of the termination message in bytes. Kubernetes cuts it at 4 KiB, and it would not be
 /// JSON any more then.
 const MESSAGE_BYTES_MAX: usize = 3 * 1024;
-/// Pause before the second attempt. It doubles with each attempt.
-const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Longest pause between two attempts.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Converts a report to JSON of at most 3 KiB. If it is too long, drops notes, and then the list of
 /// applied migrations.
@@ -54,60 +42,10 @@ pub fn in_words(report: &MigrationReport) -> String {
     text
 }
 
-/// Migrates, and retries while waiting may help.
-///
-/// # Errors
-/// Returns an error when a person must change the manifest or the schema first.
-///
-/// # Cancel safety
-/// If dropped midway, the server rolls the transaction back, unless it was just being committed.
-pub async fn until_done(
-    settings: &RelaySettings,
-    secrets: &Secrets,
-) -> Result<MigrationReport, Problem> {
-    let mut pause = RETRY_PAUSE_MIN;
-    loop {
-        let report = migrate(settings, secrets, LOCK_WAIT).await;
-        let Some(problem) = report.problem.clone() else {
-            log_done(&report);
-            return Ok(report);
-        };
-        if !is_retryable(problem.class) {
-            return Err(problem);
-        }
-        log_retry(&problem, pause);
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_PAUSE_MAX);
-    }
-}
-
-fn log_done(report: &MigrationReport) {
-    tracing::info!("{}", in_words(report).trim_end().replace('\n', "; "));
-}
-
-fn log_retry(problem: &Problem, pause: Duration) {
-    tracing::warn!(
-        class = %problem.class,
-        error = problem.message,
-        retry_in = ?pause,
-        "schema is not ready yet"
-    );
-}
-
-/// Whether waiting may help: for a database that starts, a role that is created, a Secret that is
-/// corrected, a lock that is released.
-fn is_retryable(class: ProblemClass) -> bool {
-    !matches!(
-        class,
-        ProblemClass::SchemaClaimedByOther
-            | ProblemClass::NewerSchema
-            | ProblemClass::InvalidSettings
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{Problem, ProblemClass};
 
     fn report(notes: usize) -> MigrationReport {
         let notes = (0..notes)
@@ -152,15 +90,5 @@ mod tests {
             }),
             "schema is at level 2, nothing to apply\n"
         );
-    }
-
-    #[test]
-    fn only_what_a_person_must_change_is_not_waited_for() {
-        assert!(
-            is_retryable(ProblemClass::DatabaseMissing)
-                && is_retryable(ProblemClass::SecretMissing)
-                && is_retryable(ProblemClass::AuthenticationFailed)
-        );
-        assert!(!is_retryable(ProblemClass::SchemaClaimedByOther));
     }
 }

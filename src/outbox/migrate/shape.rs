@@ -30,6 +30,7 @@ pub(in crate::outbox) const EXPECTED: &[&str] = &[
     "column source smallint null",
     "column source_key jsonb null",
     "index using btree (lane, id)",
+    "trigger ring",
 ];
 
 /// Checks that the table is as this version created it.

@@ -9,8 +9,8 @@ use crate::{
     outbox::{
         ids::{Lane, RowId},
         store::{
-            Grant, LaneWatermark, Operation, Others, Store, StoreError, Survey, column, execute,
-            failed, lane_numbers, row, rows, tuple, tuples, xid,
+            Grant, LaneWatermark, Operation, Others, Parked, Store, StoreError, Survey, column,
+            execute, failed, lane_numbers, rows, tuple, tuples, xid,
         },
         unit_of_work::{Statement, UnitOfWork},
     },
@@ -121,21 +121,28 @@ impl Store {
         execute(&self.pools.lease, Operation::ReleaseLanes, release).await
     }
 
-    /// Counts the live relays and the free lanes. `known` are the lanes that this instance owns.
+    /// Counts the live relays and the free lanes, and reads what is parked. `known` are the lanes
+    /// that this instance owns. One transaction, because an idle relay does little else.
     ///
     /// # Errors
     /// Returns an error when the database fails.
     ///
     /// # Cancel safety
     /// Cancel safe: it only reads.
-    pub async fn survey(&self, instance: Uuid, known: &[Lane]) -> Result<Survey, StoreError> {
+    pub async fn survey(
+        &self,
+        instance: Uuid,
+        known: &[Lane],
+    ) -> Result<(Survey, Parked), StoreError> {
         let operation = Operation::SurveyLanes;
         let survey = query(self.statements.survey.clone())
             .bind(instance)
             .bind(lane_numbers(known));
-        let row = row(&self.pools.lease, operation, survey).await?;
-        let columns = tuple(operation, &row)?;
-        Ok(to_survey(columns))
+        let mut work = self.pools.lease.begin().await.map_err(failed(operation))?;
+        let row = work.row(survey).await.map_err(failed(operation))?;
+        let parked = self.read_parked(&mut work, known).await?;
+        work.commit().await.map_err(failed(operation))?;
+        Ok((to_survey(tuple(operation, &row)?), parked))
     }
 
     /// Claims at most `lanes_max` free lanes. `known` are the lanes that this instance owns.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use sqlx::{SqlStr, query};
+use sqlx::{SqlStr, postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
             Operation, Store, StoreError, column, count, execute, failed, lane_numbers, row, rows,
             tuple, tuples,
         },
+        unit_of_work::{Statement, UnitOfWork},
     },
     report::ProblemClass,
     settings::SchemaName,
@@ -101,15 +102,23 @@ impl Store {
     /// # Cancel safety
     /// Cancel safe: it only reads.
     pub async fn parked(&self, lanes: &[Lane]) -> Result<Parked, StoreError> {
-        let operation = Operation::ReadParked;
-        let read = query(self.parking.parked.clone()).bind(lane_numbers(lanes));
-        let rows = rows(&self.pools.lease, operation, read).await?;
-        let rows: Vec<ParkedColumns> = tuples(operation, &rows)?;
-        let mut parked = Parked::default();
-        for row in rows {
-            add_parked(&mut parked, row).map_err(failed(operation))?;
-        }
-        Ok(parked)
+        let read = self.parked_statement(lanes);
+        let rows = rows(&self.pools.lease, Operation::ReadParked, read).await?;
+        decode_parked(&rows)
+    }
+
+    /// Reads like [`Self::parked`], in a transaction that has begun.
+    pub(super) async fn read_parked(
+        &self,
+        work: &mut UnitOfWork,
+        lanes: &[Lane],
+    ) -> Result<Parked, StoreError> {
+        let rows = work.rows(self.parked_statement(lanes)).await;
+        decode_parked(&rows.map_err(failed(Operation::ReadParked))?)
+    }
+
+    fn parked_statement(&self, lanes: &[Lane]) -> Statement<'static> {
+        query(self.parking.parked.clone()).bind(lane_numbers(lanes))
     }
 
     /// Parks the key of a row that Kafka rejected. When the key is parked already, counts one more
@@ -210,6 +219,15 @@ type ParkedColumns = (
 );
 
 /// Adds a row of `sql/parked.sql`: a parked topic, or a parked key.
+fn decode_parked(rows: &[PgRow]) -> Result<Parked, StoreError> {
+    let operation = Operation::ReadParked;
+    let mut parked = Parked::default();
+    for row in tuples(operation, rows)? {
+        add_parked(&mut parked, row).map_err(failed(operation))?;
+    }
+    Ok(parked)
+}
+
 fn add_parked(parked: &mut Parked, row: ParkedColumns) -> Result<(), DecodeError> {
     match row {
         (topic, None, ..) => parked.topics.push(topic),

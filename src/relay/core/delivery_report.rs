@@ -65,7 +65,9 @@ impl Core {
 
     /// Records that a producer has the row in a slot no longer.
     fn end_delivery(&mut self, slot: Slot, delivery: Delivery, now: Instant) {
-        self.gate_of(slot).on_ended(slot, delivery, now);
+        let took = self.gate_of(slot).on_ended(slot, delivery, now);
+        took.into_iter()
+            .for_each(|took| self.client_count.on_request_ended(took));
         if let Some(sent) = self.in_flight.sent_row(slot) {
             match delivery {
                 Delivery::Acknowledged => self.on_delivered(&sent, now),

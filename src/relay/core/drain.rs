@@ -38,10 +38,21 @@ impl Core {
         self.drop_probes_of_leaving_lanes(now);
     }
 
-    /// Leaving lanes of which nothing is in flight any more, with their watermarks.
+    /// Leaving lanes of which nothing is in flight any more, with their watermarks. None while the
+    /// doorbell may lock them: their next owner could not sleep.
     #[must_use]
     pub fn drained_lanes(&self) -> Vec<LaneWatermark> {
+        if self.may_hold_bell_locks() {
+            return Vec::new();
+        }
         self.watermarks_of(|number, lane| lane.is_leaving() && self.in_flight.is_lane_empty(number))
+    }
+
+    /// Whether there are [`Self::drained_lanes`].
+    #[must_use]
+    pub fn has_drained_lanes(&self) -> bool {
+        self.lanes_by_number()
+            .any(|(number, lane)| lane.is_leaving() && self.in_flight.is_lane_empty(number))
     }
 
     /// Whether a lane is owned and kept.

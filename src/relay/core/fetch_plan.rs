@@ -7,6 +7,7 @@ use crate::{
     outbox::{FetchRequest, Fetched, Lane, LaneRead, OutboxRow, RowId, Snapshot},
     relay::core::{
         Core, FetchState, Outgoing,
+        doorbell::Found,
         excluded::Excluded,
         fair_share::{Amount, Room, Window},
         ids::{Slot, TopicIndex},
@@ -80,8 +81,12 @@ impl Core {
 
     /// Whether no fetch is under way, and one would have lanes, topics and room.
     fn is_fetch_possible(&self) -> bool {
-        self.fetch == FetchState::Idle
-            && self.kept_lanes().next().is_some()
+        self.fetch == FetchState::Idle && self.has_room_to_fetch()
+    }
+
+    /// Whether a fetch would have lanes, topics and room.
+    pub(super) fn has_room_to_fetch(&self) -> bool {
+        self.kept_lanes().next().is_some()
             && self.topics.any_is_active()
             && self.has_room(self.fetch_room())
     }
@@ -132,6 +137,8 @@ impl Core {
         }
         self.fetch = FetchState::UnderWay;
         self.breaker.on_fetch(now);
+        let lanes = request.lanes.iter().map(|read| read.lane);
+        self.doorbell.on_fetch_begun(lanes.collect());
         Some(request)
     }
 
@@ -226,6 +233,7 @@ impl Core {
     /// Records that the fetch failed, or that its rows cannot be used: it is made again.
     pub fn on_fetch_failed(&mut self, now: Instant) {
         self.end_fetch();
+        self.doorbell.on_fetch_useless();
         self.back_off(now);
     }
 
@@ -245,6 +253,7 @@ impl Core {
     pub fn accept(&mut self, plan: &FetchRequest, fetched: Fetched, now: Instant) -> Vec<Outgoing> {
         if self.fetch == FetchState::Stale {
             self.end_fetch();
+            self.doorbell.on_fetch_useless();
             return Vec::new();
         }
         self.remember_largest_payload(&fetched.rows);
@@ -435,7 +444,14 @@ impl Core {
 
     /// Sets when the next fetch begins, after one that brought `rows`.
     fn set_pace(&mut self, rows: usize, now: Instant) {
-        if rows == 0 && !self.has_more() {
+        let is_idle = rows == 0 && !self.has_more();
+        let found = if is_idle { Found::Nothing } else { Found::Rows };
+        self.doorbell.on_fetched(found, now);
+        if self.has_rung() {
+            self.fetch_at = now;
+            return;
+        }
+        if is_idle {
             return self.back_off(now);
         }
         self.pause = PAUSE_AFTER_WORK;
@@ -459,11 +475,16 @@ impl Core {
     /// Whether a tick could move a watermark on.
     #[must_use]
     pub fn needs_tick(&self) -> bool {
-        self.in_flight.rows() > 0 || self.has_more()
+        !self.doorbell.is_asleep() && (self.in_flight.rows() > 0 || self.has_more())
     }
 
-    /// Delays the next fetch, twice as long each time, up to the poll interval.
+    /// Delays the next fetch: until the end of a sleep, or else twice as long each time, up to the
+    /// poll interval.
     fn back_off(&mut self, now: Instant) {
+        if let Some(until) = self.sleeps_until(now) {
+            self.fetch_at = until;
+            return;
+        }
         self.fetch_at = now + self.pause;
         self.pause = (self.pause * 2).min(self.poll_interval.max(PAUSE_AFTER_WORK));
     }

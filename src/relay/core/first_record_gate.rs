@@ -6,60 +6,146 @@
 //! rejection too. So if the first record of a producer in a partition is rejected, the next one
 //! would overtake it (seen with Kafka 4.3 and librdkafka 2.12). Once a record is acknowledged, the
 //! broker knows the producer, until `producer.id.expiration.ms` after the last one.
+//!
+//! A producer of several clients has a producer id for each, so a partition that changes its client
+//! ([`partition_client`](crate::relay::core::partition_client)) begins with a single record again.
+//! A client whose epoch librdkafka raises needs none: a broker that knows the old epoch takes the
+//! new one from its first record on only, and refuses what comes behind a record that it rejected.
 
 use std::time::{Duration, Instant};
 
 use crate::{
-    kafka::partition_of,
-    relay::core::ids::{Slot, TopicIndex},
+    failpoints::{self, Bug},
+    kafka::{ClientId, partition_of},
+    relay::core::{
+        ids::{Slot, TopicIndex},
+        partition_client::{Choice, PartitionClient},
+    },
 };
 
 /// Time after the last acknowledged record for which a partition is taken to know the producer. Far
 /// below `producer.id.expiration.ms`, which is a day by default.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 
+/// Distance of the clients of two topics' partitions with the same number.
+const TOPIC_SPREAD: usize = 3;
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Partition {
+    client: PartitionClient,
     /// When its last record was acknowledged.
     known_since: Option<Instant>,
     /// The record that goes alone.
     first_record: Option<Slot>,
     /// The last round in which a row was kept back; all later rows of that round must be, too.
     closed_in: Option<u64>,
+    /// When the last request was sent whose time was counted.
+    counted: Option<Instant>,
 }
 
 impl Partition {
-    /// Whether a record of this round may be sent.
-    fn admit(&mut self, slot: Slot, round: u64, now: Instant) -> bool {
-        let is_known = self.knows_producer(now);
-        if !is_known && self.first_record.is_some() {
-            // For the whole round: the report of the first record may come in the middle of it,
-            // and a later row must not be sent before one that was kept back.
-            self.closed_in = Some(round);
-        }
+    /// The client for a record of this round; `None` if the record may not be sent. `wanted` is the
+    /// client that the partition gets as soon as it may change.
+    fn admit(
+        &mut self,
+        slot: Slot,
+        round: u64,
+        wanted: ClientId,
+        now: Instant,
+    ) -> Option<ClientId> {
+        // For the whole round: the report of the first record may come in the middle of it, and a
+        // later row must not be sent before one that was kept back.
         if self.closed_in == Some(round) {
-            return false;
+            return None;
         }
-        if !is_known {
+        let client = self.choose_client(wanted);
+        if !self.knows_producer(now) {
+            if self.first_record.is_some() {
+                self.closed_in = Some(round);
+                return None;
+            }
             self.first_record = Some(slot);
         }
-        true
+        self.client.on_sent();
+        Some(client)
     }
 
-    /// Records how a record ended that was sent to this partition.
-    fn on_ended(&mut self, slot: Slot, delivery: Delivery, now: Instant) {
+    /// The client for the next record. One that is new to the partition is not known to its broker.
+    fn choose_client(&mut self, wanted: ClientId) -> ClientId {
+        match self.client.choose(wanted) {
+            Choice::Same(client) => client,
+            Choice::Other(client) => {
+                self.known_since = None;
+                client
+            }
+        }
+    }
+
+    /// Records how a record ended that was sent to this partition. Returns how long its request
+    /// took, once for each request.
+    fn on_ended(
+        &mut self,
+        slot: Slot,
+        sent_at: Instant,
+        delivery: Delivery,
+        now: Instant,
+    ) -> Option<Duration> {
+        self.client.on_ended(delivery);
         if delivery == Delivery::Acknowledged {
             self.known_since = Some(now);
         }
         if self.first_record == Some(slot) {
+            // It may have waited for a connection, so its time says little.
             self.first_record = None;
+            return None;
         }
+        self.request_time(sent_at, delivery, now)
+    }
+
+    /// Time from sending to acknowledgement, for the first record of those that were sent together.
+    fn request_time(
+        &mut self,
+        sent_at: Instant,
+        delivery: Delivery,
+        now: Instant,
+    ) -> Option<Duration> {
+        if delivery == Delivery::Failed || self.counted == Some(sent_at) {
+            return None;
+        }
+        self.counted = Some(sent_at);
+        Some(now.saturating_duration_since(sent_at))
     }
 
     fn knows_producer(&self, now: Instant) -> bool {
-        self.known_since
-            .is_some_and(|since| now.saturating_duration_since(since) < KNOWN_FOR)
+        let is_recent = |since| now.saturating_duration_since(since) < KNOWN_FOR;
+        self.known_since.is_some_and(is_recent) || failpoints::has(Bug::SecondRecordEarly)
     }
+
+    /// Forgets that its broker knows the producer. The client stays as it is: records of it may be
+    /// out.
+    fn forget(&mut self) {
+        *self = Self {
+            client: self.client,
+            ..Self::default()
+        };
+    }
+}
+
+/// Where a record goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Partition of the topic, from 0.
+    pub partition: usize,
+    /// Client of the main producer. The probe producer has only one.
+    pub client: ClientId,
+}
+
+/// A record that a producer has.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    topic: TopicIndex,
+    partition: usize,
+    at: Instant,
 }
 
 /// How a record ended.
@@ -69,46 +155,84 @@ pub(crate) enum Delivery {
     Failed,
 }
 
-/// Which partitions know one producer.
+/// Which partitions know one producer, and which of its clients each of them has.
 #[derive(Clone, Debug)]
 pub(crate) struct FirstRecordGate {
     topics: Vec<Vec<Partition>>,
-    /// Topic and partition of the record in a slot.
-    slots: Vec<Option<(TopicIndex, usize)>>,
+    /// The record in each slot.
+    slots: Vec<Option<Sent>>,
+    /// Clients that partitions are spread over. Never empty.
+    clients: Vec<ClientId>,
     /// Number of the round, which is a group of rows to send.
     round: u64,
 }
 
 impl FirstRecordGate {
-    /// A producer that no partition knows; each topic has one partition until
+    /// A producer with one client, that no partition knows; each topic has one partition until
     /// [`Self::on_partition_count`].
     pub(crate) fn new(topics: usize, slots: usize) -> Self {
         Self {
             topics: vec![vec![Partition::default()]; topics],
             slots: vec![None; slots],
+            clients: vec![ClientId::FIRST],
             round: 0,
         }
     }
 
+    /// Number of partitions of all topics.
+    pub(crate) fn partitions(&self) -> usize {
+        self.topics.iter().map(Vec::len).sum()
+    }
+
     /// Sets the number of partitions of a topic. When it changes, keys move to other partitions,
-    /// and none of them counts as known.
+    /// and none of them counts as known. Records that are out count for none of them any more: the
+    /// producer is replaced before another record of the topic is sent.
     pub(crate) fn on_partition_count(&mut self, topic: TopicIndex, partitions: usize) {
         let (known, count) = (&mut self.topics[topic.index()], partitions.max(1));
         if known.len() != count {
             *known = vec![Partition::default(); count];
+            let of_topic = |sent: &Sent| sent.topic == topic;
+            for slot in &mut self.slots {
+                slot.take_if(|sent| of_topic(sent));
+            }
         }
     }
 
-    /// Forgets all partitions: a new producer begins, which none of them knows.
+    /// Forgets all partitions and all clients but the first: a new producer begins, which none of
+    /// them knows, and of which nothing is out.
     pub(crate) fn forget(&mut self) {
         for partitions in &mut self.topics {
             partitions.fill(Partition::default());
         }
+        self.clients = vec![ClientId::FIRST];
     }
 
     /// Forgets the partitions of a topic that was deleted: created again, it knows no producer.
     pub(crate) fn forget_topic(&mut self, topic: TopicIndex) {
-        self.topics[topic.index()].fill(Partition::default());
+        self.topics[topic.index()]
+            .iter_mut()
+            .for_each(Partition::forget);
+    }
+
+    /// Adds a client. Partitions move to it one by one, each when it may.
+    pub(crate) fn add_client(&mut self, client: ClientId) {
+        self.clients.push(client);
+    }
+
+    /// Takes the newest client away unless it is the only one: partitions leave it one by one.
+    /// Returns it.
+    pub(crate) fn remove_client(&mut self) -> Option<ClientId> {
+        if self.clients.len() > 1 {
+            self.clients.pop()
+        } else {
+            None
+        }
+    }
+
+    /// Whether no partition needs a client that was taken away.
+    pub(crate) fn is_client_free(&self, client: ClientId) -> bool {
+        let mut partitions = self.topics.iter().flatten();
+        partitions.all(|partition| !partition.client.needs(client))
     }
 
     /// Begins a round: rows follow, in the order in which they are to be sent.
@@ -116,35 +240,44 @@ impl FirstRecordGate {
         self.round += 1;
     }
 
-    /// Whether a record may be sent now. A row that may not is read again, and with it all later
-    /// rows of its partition in this round.
-    pub(crate) fn may_send(
+    /// Where a record goes; `None` if it may not be sent now. A row that may not is read again, and
+    /// with it all later rows of its partition in this round.
+    pub(crate) fn admit(
         &mut self,
         topic: TopicIndex,
         key: &str,
         slot: Slot,
         now: Instant,
-    ) -> bool {
-        let at = partition_of(key.as_bytes(), self.topics[topic.index()].len());
-        let partition = &mut self.topics[topic.index()][at];
-        let is_admitted = partition.admit(slot, self.round, now);
-        if is_admitted {
-            self.slots[slot.index()] = Some((topic, at));
-        }
-        is_admitted
+    ) -> Option<Destination> {
+        let partition = partition_of(key.as_bytes(), self.topics[topic.index()].len());
+        let wanted = self.wanted_client(topic, partition);
+        let client = self.topics[topic.index()][partition].admit(slot, self.round, wanted, now)?;
+        self.slots[slot.index()] = Some(Sent {
+            topic,
+            partition,
+            at: now,
+        });
+        Some(Destination { partition, client })
     }
 
-    /// Records how the record in a slot ended. Nothing happens if another producer has it.
-    pub(crate) fn on_ended(&mut self, slot: Slot, delivery: Delivery, now: Instant) {
-        if let Some(partition) = self.take_partition(slot) {
-            partition.on_ended(slot, delivery, now);
-        }
+    /// The client that a partition should have. Neighbouring partitions are usually led by
+    /// different brokers, and get different clients. So do the first partitions of topics.
+    fn wanted_client(&self, topic: TopicIndex, partition: usize) -> ClientId {
+        let spread = topic.index() * TOPIC_SPREAD + partition + 1;
+        self.clients[spread % self.clients.len()]
     }
 
-    /// Forgets which record is in a slot, and returns its partition.
-    fn take_partition(&mut self, slot: Slot) -> Option<&mut Partition> {
-        let (topic, at) = self.slots[slot.index()].take()?;
-        self.topics[topic.index()].get_mut(at)
+    /// Records how the record in a slot ended. Nothing happens if another producer has it. Returns
+    /// how long its request took, once for each request.
+    pub(crate) fn on_ended(
+        &mut self,
+        slot: Slot,
+        delivery: Delivery,
+        now: Instant,
+    ) -> Option<Duration> {
+        let sent = self.slots[slot.index()].take()?;
+        let partition = self.topics[sent.topic.index()].get_mut(sent.partition)?;
+        partition.on_ended(slot, sent.at, delivery, now)
     }
 }
 
@@ -156,10 +289,13 @@ impl std::hash::Hash for FirstRecordGate {
         let Self {
             topics,
             slots: _,
+            clients,
             round: _,
         } = self;
+        clients.hash(state);
         topics.iter().flatten().for_each(|partition| {
             (
+                partition.client,
                 partition.known_since.is_some(),
                 partition.first_record.is_some(),
             )
@@ -174,11 +310,15 @@ mod tests {
 
     const TOPIC: TopicIndex = TopicIndex::new(0);
 
+    fn may_send(gate: &mut FirstRecordGate, key: &str, slot: usize, now: Instant) -> bool {
+        gate.admit(TOPIC, key, Slot::new(slot), now).is_some()
+    }
+
     fn round(first_record_gate: &mut FirstRecordGate, keys: &[&str], now: Instant) -> Vec<bool> {
         first_record_gate.begin_round();
         keys.iter()
             .enumerate()
-            .map(|(slot, key)| first_record_gate.may_send(TOPIC, key, Slot::new(slot), now))
+            .map(|(slot, key)| may_send(first_record_gate, key, slot, now))
             .collect()
     }
 
@@ -213,10 +353,10 @@ mod tests {
     {
         let (mut first_record_gate, now) = (FirstRecordGate::new(1, 8), Instant::now());
         first_record_gate.begin_round();
-        assert!(first_record_gate.may_send(TOPIC, "a", Slot::new(0), now));
-        assert!(!first_record_gate.may_send(TOPIC, "a", Slot::new(1), now));
+        assert!(may_send(&mut first_record_gate, "a", 0, now));
+        assert!(!may_send(&mut first_record_gate, "a", 1, now));
         first_record_gate.on_ended(Slot::new(0), Delivery::Acknowledged, now);
-        assert!(!first_record_gate.may_send(TOPIC, "a", Slot::new(2), now));
+        assert!(!may_send(&mut first_record_gate, "a", 2, now));
         assert_eq!(
             round(&mut first_record_gate, &["a", "a"], now),
             [true, true]
@@ -262,8 +402,68 @@ mod tests {
             FirstRecordGate::new(1, 8),
             Instant::now(),
         );
-        assert!(main.may_send(TOPIC, "a", Slot::new(0), now));
+        assert!(may_send(&mut main, "a", 0, now));
         probe.on_ended(Slot::new(0), Delivery::Acknowledged, now);
         assert_eq!(round(&mut probe, &["a", "a"], now), [true, false]);
+    }
+
+    #[test]
+    fn a_partition_moves_to_an_added_client_when_it_may_and_begins_there_with_a_single_record() {
+        let (mut gate, now) = (FirstRecordGate::new(1, 8), Instant::now());
+        let other = ClientId::FIRST.next();
+        let admit = |gate: &mut FirstRecordGate, slot| {
+            let destination = gate.admit(TOPIC, "a", Slot::new(slot), now);
+            destination.map(|destination| destination.client)
+        };
+        let acknowledge = |gate: &mut FirstRecordGate, slot| {
+            gate.on_ended(Slot::new(slot), Delivery::Acknowledged, now);
+        };
+        assert_eq!(admit(&mut gate, 0), Some(ClientId::FIRST));
+        acknowledge(&mut gate, 0);
+        assert_eq!(admit(&mut gate, 1), Some(ClientId::FIRST));
+        gate.add_client(other);
+        assert_eq!(
+            admit(&mut gate, 2),
+            Some(ClientId::FIRST),
+            "a record is out"
+        );
+        acknowledge(&mut gate, 1);
+        acknowledge(&mut gate, 2);
+        assert_eq!(admit(&mut gate, 3), Some(other));
+        assert_eq!(admit(&mut gate, 4), None, "its first record goes alone");
+        acknowledge(&mut gate, 3);
+        gate.begin_round();
+        assert_eq!(
+            (admit(&mut gate, 4), admit(&mut gate, 5)),
+            (Some(other), Some(other))
+        );
+        assert_eq!(gate.remove_client(), Some(other));
+        assert!(!gate.is_client_free(other));
+        acknowledge(&mut gate, 4);
+        acknowledge(&mut gate, 5);
+        assert!(gate.is_client_free(other));
+        assert_eq!(admit(&mut gate, 6), Some(ClientId::FIRST));
+        assert_eq!(gate.remove_client(), None, "one is left");
+    }
+
+    #[test]
+    fn the_time_of_a_request_counts_once_and_not_for_a_first_record() {
+        let (mut gate, start) = (FirstRecordGate::new(1, 8), Instant::now());
+        let later = start + Duration::from_millis(20);
+        let mut ended = |slots: &[usize], delivery| {
+            gate.begin_round();
+            for slot in slots {
+                gate.admit(TOPIC, "a", Slot::new(*slot), start);
+            }
+            slots
+                .iter()
+                .map(|slot| gate.on_ended(Slot::new(*slot), delivery, later))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ended(&[0], Delivery::Acknowledged), [None]);
+        assert_eq!(
+            ended(&[0, 1, 2], Delivery::Acknowledged),
+            [Some(later - start), None, None]
+        );
     }
 }

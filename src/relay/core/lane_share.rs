@@ -11,8 +11,13 @@ use crate::outbox::{Others, Survey};
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
 /// Pause between two renewals.
 pub const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// Pause between two reads of who owns which lanes.
-pub const SURVEY_EVERY: Duration = Duration::from_secs(1);
+/// Pause between two reads of who owns which lanes, while there is nothing to publish.
+const SURVEY_EVERY: Duration = Duration::from_secs(1);
+/// Such a pause while rows are published: those of a relay that is stopped wait until another one
+/// reads that its lanes are free.
+const SURVEY_WHILE_BUSY: Duration = Duration::from_millis(500);
+/// Such a pause while lanes are on their way from one relay to another.
+const SURVEY_WHILE_LANES_MOVE: Duration = Duration::from_millis(100);
 /// A relay stops this long before another one may claim its lanes.
 const LEASE_SAFETY_MARGIN: Duration = Duration::from_secs(3);
 /// Upper bound of the lanes to claim in one round while other relays live, so that one relay does
@@ -84,6 +89,31 @@ fn claim(free: u32, missing: u32, others: u32) -> Share {
     match free.min(missing).min(round_max(others)) {
         0 => Share::Keep,
         lanes_max => Share::Claim { lanes_max },
+    }
+}
+
+/// Whether rows were published lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    Idle,
+    Busy,
+}
+
+/// Whether lanes are on their way from one relay to another, as a survey shows that also led to
+/// this `share` of a relay with `owned` lanes: this relay changes its share, or has fewer lanes
+/// than all relays can have.
+#[must_use]
+pub fn do_lanes_move(share: Share, survey: Survey, owned: u32) -> bool {
+    share != Share::Keep || owned < LANES as u32 / (survey.others.count + 1)
+}
+
+/// Pause after a round of the lease.
+#[must_use]
+pub fn survey_pause(do_lanes_move: bool, traffic: Traffic) -> Duration {
+    match traffic {
+        _ if do_lanes_move => SURVEY_WHILE_LANES_MOVE,
+        Traffic::Busy => SURVEY_WHILE_BUSY,
+        Traffic::Idle => SURVEY_EVERY,
     }
 }
 
@@ -182,6 +212,33 @@ mod tests {
             share(survey(2, Some(32), 32), 0),
             Share::Claim { lanes_max: 16 }
         );
+    }
+
+    #[test]
+    fn the_next_survey_comes_soon_while_lanes_move() {
+        for (survey, owned, moves) in [
+            // An old relay makes room for a new one, which waits for that.
+            (survey(2, Some(0), 0), 64, true),
+            (survey(2, Some(64), 0), 0, true),
+            // The new one may claim only half of what is free in one round.
+            (survey(2, Some(32), 32), 0, true),
+            (survey(2, Some(32), 16), 16, true),
+            (survey(2, Some(32), 0), 32, false),
+            // Shares that differ by one are final.
+            (survey(3, Some(21), 0), 21, false),
+            (survey(3, Some(21), 0), 22, false),
+            // A surplus relay gets nothing.
+            (survey(65, Some(0), 0), 0, false),
+        ] {
+            let share = share(survey, owned);
+            assert_eq!(
+                do_lanes_move(share, survey, owned),
+                moves,
+                "{survey:?}, {owned} lanes"
+            );
+        }
+        assert!(survey_pause(true, Traffic::Idle) < survey_pause(false, Traffic::Busy));
+        assert!(survey_pause(false, Traffic::Busy) < survey_pause(false, Traffic::Idle));
     }
 
     #[test]

@@ -45,6 +45,12 @@ enum Bug {
     NoFirstRecordGate,
     /// The probe producer alone ignores its first-record gate.
     NoProbeFirstRecordGate,
+    /// The second record of a partition to the client that it moved to follows the first at once.
+    NoFirstRecordGateAfterMove,
+    /// A partition moves to another client while records of it are out.
+    MoveWithRecordsOut,
+    /// Requests of a producer that was purged are written in any order.
+    LateRequestsUnordered,
     /// Lanes are given back while rows of them are in flight.
     ReleaseUndrained,
     /// Rows are sent although their ids were drawn before.
@@ -65,6 +71,8 @@ enum Fault {
     AnswerLost,
     /// No fault, but bounded in number like one: a lane is given to another relay.
     GiveBack,
+    /// No fault, but bounded in number like one: the main producer has a client more or less.
+    Resize,
     TopicMissing,
     RestartIds,
 }
@@ -348,6 +356,53 @@ fn a_producer_may_be_retired_at_any_step() {
 }
 
 #[test]
+fn partitions_may_move_between_clients_at_any_step() {
+    holds(
+        "clients added and removed",
+        Scenario {
+            faults: &[Fault::Resize],
+            faults_max: 3,
+            processes: 1,
+            ..SMALL
+        },
+    );
+    holds(
+        "clients added and removed, fine steps",
+        Scenario {
+            faults: &[Fault::Resize],
+            faults_max: 2,
+            fine: true,
+            ..ONE_KEY
+        },
+    );
+    holds(
+        "client added, producer retired",
+        Scenario {
+            faults: &[Fault::Resize, Fault::Retire],
+            faults_max: 2,
+            ..ONE_KEY
+        },
+    );
+    holds(
+        "client added, record rejected",
+        Scenario {
+            faults: &[Fault::Resize, Fault::Reject],
+            faults_max: 2,
+            written_at_start: 3,
+            ..ONE_KEY
+        },
+    );
+    holds(
+        "client added, killed",
+        Scenario {
+            faults: &[Fault::Resize, Fault::Kill],
+            faults_max: 2,
+            ..TWO_ROWS
+        },
+    );
+}
+
+#[test]
 fn any_answer_of_the_database_may_be_lost() {
     holds(
         "answer lost",
@@ -461,7 +516,7 @@ fn rows_whose_ids_are_drawn_again_are_neither_lost_nor_confused() {
 #[test]
 fn each_planted_bug_is_found() {
     use Fault::*;
-    let cases: [(Bug, char, Scenario); 11] = [
+    let cases: [(Bug, char, Scenario); 14] = [
         (
             Bug::AckBeforeReport,
             'L',
@@ -513,6 +568,32 @@ fn each_planted_bug_is_found() {
                 faults: &[Reject],
                 faults_max: 2,
                 written_at_start: 3,
+                ..ONE_KEY
+            },
+        ),
+        (
+            Bug::NoFirstRecordGateAfterMove,
+            'O',
+            Scenario {
+                faults: &[Resize, Reject],
+                faults_max: 2,
+                written_at_start: 3,
+                ..ONE_KEY
+            },
+        ),
+        (
+            Bug::MoveWithRecordsOut,
+            'O',
+            Scenario {
+                faults: &[Resize],
+                ..ONE_KEY
+            },
+        ),
+        (
+            Bug::LateRequestsUnordered,
+            'O',
+            Scenario {
+                faults: &[Retire],
                 ..ONE_KEY
             },
         ),

@@ -66,7 +66,13 @@ impl Session<'_> {
             self.producers.set_partitions(topic, partitions);
         }
         if !self.producers.fits_partitions() {
-            self.replace_producers_for("topics have other partitions than it was made for");
+            tracing::info!(
+                in_flight = self.core.in_flight().sent(),
+                "the producer is replaced once its records in flight are acknowledged: topics have \
+                 other partitions than it was made for"
+            );
+            // At once: keys move, and records that are out may be in their old partitions.
+            self.producers.replace(Grace::Flush, Instant::now());
         }
     }
 

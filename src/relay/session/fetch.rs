@@ -35,6 +35,9 @@ impl Session<'_> {
         self.reporter.record_fetch(fetched.began, now);
         let outgoing = self.core.accept(&fetched.request, rows, now);
         self.process.memory.on_id(self.core.highest_id());
+        if !outgoing.is_empty() {
+            self.timers.rows_fetched(now);
+        }
         self.send(outgoing, ProducerRole::Main, now);
     }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::relay::{
+    core::lane_share::survey_pause,
     lease::{Claims, HeldLease, LeaseOutcome, LeaseRound, ParkedLanes, Renewed, run_round},
     session::{Session, shutdown::SessionEnd, tasks::LeaseRoundEnd},
     status::ProblemSource,
@@ -20,7 +21,14 @@ impl Session<'_> {
 
     fn is_lease_round_due(&self, now: Instant) -> bool {
         // With a regressed sequence the watermarks mean nothing any more, and must not be written.
-        now >= self.timers.lease_round && !self.has_regressed() && self.tasks.lease_round.is_idle()
+        !self.has_regressed()
+            && self.tasks.lease_round.is_idle()
+            && (now >= self.timers.lease_round || self.may_release(now))
+    }
+
+    /// Whether lanes can be given back now. Their keys wait until another relay claims them.
+    pub(super) fn may_release(&self, now: Instant) -> bool {
+        now >= self.timers.database && self.core.has_drained_lanes()
     }
 
     /// What a round that begins now needs to know.
@@ -52,7 +60,8 @@ impl Session<'_> {
     /// if the lease is lost.
     pub(super) fn on_lease_round(&mut self, result: LeaseRoundEnd) -> Option<SessionEnd> {
         let now = Instant::now();
-        self.timers.lease_round_ended(now);
+        let pause = survey_pause(moves_lanes(&result), self.timers.traffic(now));
+        self.timers.lease_round_ended(now, pause);
         if self.has_regressed() {
             return None;
         }
@@ -97,4 +106,9 @@ impl Session<'_> {
         self.core.on_tick(renewed.tick);
         self.core.owns_exactly(&renewed.ours)
     }
+}
+
+/// Whether a round found that lanes are on their way from one relay to another.
+fn moves_lanes(round: &LeaseRoundEnd) -> bool {
+    matches!(round, Ok(LeaseOutcome::Held(held)) if held.do_lanes_move)
 }

@@ -43,11 +43,8 @@ impl Session<'_> {
     }
 
     /// Sends the next candidates to the probe producer, if one is ready for them.
-    ///
-    /// # Cancel safety
-    /// If dropped midway, no record was sent; a probe producer that was used up is gone.
-    pub(super) async fn probe_candidates(&mut self, now: Instant) {
-        if self.producers.prepare_probe(&mut self.core, now).await
+    pub(super) fn probe_candidates(&mut self, now: Instant) {
+        if self.producers.prepare_probe(&mut self.core, now)
             && let Some(outgoing) = self.core.next_probe(now)
         {
             self.send(outgoing, ProducerRole::Probe, now);

@@ -4,7 +4,7 @@ use tokio::sync::watch::Receiver;
 
 use crate::{
     kafka::{
-        BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer, ProducerSet,
+        BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Observations, Producer,
         Statistics,
     },
     relay::{
@@ -69,13 +69,10 @@ impl<'a> ProducerFactory<'a> {
         self.partitions[topic] = partitions.max(1);
     }
 
-    /// Makes the producers that take all rows but candidates, and reports the problem if the
-    /// secrets or the properties do not allow it.
-    ///
-    /// # Errors
-    /// When a secret is missing, or librdkafka rejects the properties.
-    pub(super) fn make_set(&self) -> Result<ProducerSet, ConfigError> {
-        ProducerSet::new(self.partitions.clone(), || self.make())
+    /// Names of the declared topics.
+    pub(super) fn topics(&self) -> Vec<String> {
+        let topics = self.options.settings.topics.iter();
+        topics.map(|topic| topic.name.clone()).collect()
     }
 
     /// Halves the batches: one of this many bytes was rejected.

@@ -1,6 +1,6 @@
 //! The two producers: the main one, which is a set of clients, and the probe producer for
 //! candidates. When each is made, replaced and retired, so that a record is sent by at most one
-//! incarnation at a time.
+//! incarnation at a time; and when the main one gets more clients or fewer.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use tokio::sync::watch::Receiver;
 use crate::{
     failpoints::{self, Bug},
     kafka::{
-        BatchLimits, BrokerTimes, DeliveryError, DeliveryReport, Producer, ProducerSet, Record,
-        replaced_producers,
+        BatchLimits, BrokerTimes, ClientId, DeliveryError, DeliveryReport, Producer, ProducerSet,
+        Record, replaced_producers,
     },
     relay::{
         RunOptions,
@@ -19,7 +19,10 @@ use crate::{
             ids::{Slot, TopicIndex},
             stale_leaders::StaleLeaders,
         },
-        session::producer_factory::ProducerFactory,
+        session::{
+            producer_factory::ProducerFactory,
+            reserve::{Reserve, destroy_beside},
+        },
         status::Status,
     },
     secrets::Secrets,
@@ -36,8 +39,18 @@ const LAST_REPORTS_MAX: Duration = Duration::from_secs(1);
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// Longest time that draining lanes wait for records that may never end.
 const DRAIN_STUCK_MAX: Duration = Duration::from_secs(2);
-/// Longest time for the threads of a producer that is not needed any more.
+/// Longest time for the threads of the last producers of a session.
 const DESTROY_MAX: Duration = Duration::from_secs(2);
+/// Longest time that a main producer goes on which is to be replaced, until its successor has a
+/// producer id.
+const SUCCESSOR_MAX: Duration = Duration::from_secs(5);
+/// Shortest pause between two replacements of a producer that does not know a partition.
+const MISSED_PARTITION_PAUSE: Duration = Duration::from_secs(5);
+/// Time after the last record for which a client is kept in reserve.
+const RESERVE_FOR: Duration = Duration::from_secs(60);
+/// Longest time that a client may send nothing because it waits for all of its requests to end. One
+/// may be at a broker that hangs.
+const CLIENT_DRAIN_MAX: Duration = Duration::from_secs(1);
 
 /// Which producer sends a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +75,12 @@ impl Sender<'_> {
     /// If librdkafka rejects the record immediately: it is too large, or the queue is full.
     pub(super) fn send(
         self,
-        topic: TopicIndex,
+        client: ClientId,
         record: Record<'_>,
         slot: Slot,
     ) -> Result<(), DeliveryError> {
         match self {
-            Self::Main(producers) => producers.send(topic.index(), record, slot.index()),
+            Self::Main(producers) => producers.send(client, record, slot.index()),
             Self::Probe(producer) => producer.send(record, slot.index()),
         }
     }
@@ -142,6 +155,19 @@ impl ProducerFailure {
 pub(super) struct Producers<'a> {
     factory: ProducerFactory<'a>,
     main: MainProducer,
+    /// Partitions of the topics that the main producer was made for.
+    made_for: Vec<usize>,
+    /// Clients that were taken away from the main producer, and still have records out.
+    leaving: Vec<ClientId>,
+    /// Set when the main producer is to be replaced: as soon as a client is in reserve, or then.
+    successor_until: Option<Instant>,
+    /// Time that answers may take beyond what they take next door.
+    allowance: Duration,
+    reserve: Reserve,
+    /// When the main producer was replaced last because it did not know a partition.
+    partition_missed_at: Option<Instant>,
+    /// When records were with the main producer last.
+    used_at: Option<Instant>,
     probe: Option<Producer>,
     /// Set when the probe producer is being replaced: it takes no records, and waits for its
     /// reports until then.
@@ -169,6 +195,13 @@ impl<'a> Producers<'a> {
         Self {
             factory: ProducerFactory::new(options, status, secrets, batch_limits),
             main: MainProducer::Absent { retry_at: now },
+            made_for: Vec::new(),
+            leaving: Vec::new(),
+            successor_until: None,
+            allowance: Duration::ZERO,
+            reserve: Reserve::new(now),
+            partition_missed_at: None,
+            used_at: None,
             probe: None,
             probe_until: None,
             failure: ProducerFailure::default(),
@@ -262,7 +295,7 @@ impl<'a> Producers<'a> {
     /// Whether an open main producer was made for the partitions that the topics have now.
     pub(super) fn fits_partitions(&self) -> bool {
         match &self.main {
-            MainProducer::Open(producers) => producers.is_for(self.factory.partitions()),
+            MainProducer::Open(_) => self.made_for == self.factory.partitions(),
             _ => true,
         }
     }
@@ -282,9 +315,19 @@ impl<'a> Producers<'a> {
     /// Replaces both producers, once their records have ended or this time is over.
     pub(super) fn replace(&mut self, grace: Grace, now: Instant) {
         // Both have the same secrets and sizes, so one reason replaces both.
-        let until = grace.ends_at(now);
+        let until = grace.ends_at(now + self.allowance);
+        self.reserve.clear();
         self.replace_probe(until);
         self.flush_main(until);
+    }
+
+    /// Replaces both producers: the main one goes on until its successor has a producer id.
+    pub(super) fn replace_when_ready(&mut self, now: Instant) {
+        self.reserve.clear();
+        self.replace_probe(Grace::Flush.ends_at(now + self.allowance));
+        if self.is_open() {
+            self.successor_until = Some(now + SUCCESSOR_MAX);
+        }
     }
 
     /// Replaces the probe producer, if there is one, once its records have ended or this time is
@@ -303,24 +346,32 @@ impl<'a> Producers<'a> {
         let main = match &self.main {
             MainProducer::Absent { retry_at } => (!self.makes_no_more).then_some(*retry_at),
             MainProducer::Flushing { until, .. } => Some(*until),
-            MainProducer::Open(_) | MainProducer::Retiring(_) => None,
+            MainProducer::Open(_) => self.successor_until,
+            MainProducer::Retiring(_) => None,
         };
         [main, self.probe_until]
     }
 
     /// Retires the main producer if it failed for good or its grace is over, and makes the next one
-    /// once the last report is in.
-    ///
-    /// # Cancel safety
-    /// If dropped midway, the producer that is being destroyed is gone, and its threads end later.
-    pub(super) async fn maintain(&mut self, core: &mut Core, now: Instant) {
+    /// once the last report is in. Adds and removes clients.
+    pub(super) fn maintain(&mut self, core: &mut Core, now: Instant) {
+        self.allowance = core.allowance(now);
         self.flush_if_failed(now);
+        self.flush_if_successor_is_ready(now);
         self.retire_if_batches_are_too_large(core);
+        self.retire_if_client_drains();
+        self.replace_if_partition_is_missed(now);
+        self.advance_main(core, now);
+        self.maintain_clients(core, now);
+    }
+
+    /// The next state of the main producer.
+    fn advance_main(&mut self, core: &mut Core, now: Instant) {
         self.main = match self.take_main(now) {
             MainProducer::Flushing { producer, .. } | MainProducer::Retiring(producer)
                 if may_end_main(core) =>
             {
-                self.end_main(producer, core, now).await
+                self.end_main(producer, core, now)
             }
             // While no broker takes anything, waiting for reports is in vain. A purge ends each
             // record with a report; those in a request under way may be written all the same.
@@ -339,19 +390,111 @@ impl<'a> Producers<'a> {
 
     /// Destroys a main producer whose last report is in. Returns the state from which the next one
     /// is made.
-    async fn end_main(
-        &mut self,
-        producer: ProducerSet,
-        core: &mut Core,
-        now: Instant,
-    ) -> MainProducer {
+    fn end_main(&mut self, producer: ProducerSet, core: &mut Core, now: Instant) -> MainProducer {
         if failpoints::has(Bug::NextProducerEarly) {
             replaced_producers::keep(producer);
             return MainProducer::Absent { retry_at: now };
         }
-        destroy(producer).await;
+        drop(destroy_beside(producer));
         let retry_at = now + self.rebuild_backoff(core, now);
         MainProducer::Absent { retry_at }
+    }
+
+    /// Stops sending on a main producer that is to be replaced, if the next one can begin at once.
+    fn flush_if_successor_is_ready(&mut self, now: Instant) {
+        if self
+            .successor_until
+            .is_some_and(|until| self.reserve.is_ready() || now >= until)
+        {
+            self.successor_until = None;
+            self.flush_main(Grace::Flush.ends_at(now + self.allowance));
+        }
+    }
+
+    /// Retires the main producer if one of its clients sends nothing for too long, because it waits
+    /// for all of its requests to end. One of them may be at a broker that hangs, and the client
+    /// would wait for `socket.timeout.ms`, with the records of all its partitions.
+    fn retire_if_client_drains(&mut self) {
+        if let MainProducer::Open(producers) = &self.main
+            && producers.draining_for() >= CLIENT_DRAIN_MAX
+        {
+            self.retire_main(
+                "after a broker rejected a request for a while, a client waits for answers to all \
+                 others, and does not get them",
+            );
+        }
+    }
+
+    /// Replaces a main producer that does not know a partition which the brokers list, at most as
+    /// often as another answer can be expected.
+    fn replace_if_partition_is_missed(&mut self, now: Instant) {
+        let is_recent = |at| now.saturating_duration_since(at) < MISSED_PARTITION_PAUSE;
+        if let MainProducer::Open(producers) = &self.main
+            && producers.has_missed_partition()
+            && !self.partition_missed_at.is_some_and(is_recent)
+        {
+            tracing::info!("the producer is replaced: it does not know a partition of a topic");
+            self.partition_missed_at = Some(now);
+            self.replace(Grace::Flush, now);
+        }
+    }
+
+    // --- clients of the main producer
+
+    /// Adds clients to an open main producer, or takes some away, as the core decides. Keeps one in
+    /// reserve while records are sent.
+    fn maintain_clients(&mut self, core: &mut Core, now: Instant) {
+        let wanted = core.clients_wanted(now);
+        if core.sent_on_main() > 0 {
+            self.used_at = Some(now);
+        }
+        self.remove_left_clients(core);
+        let missing = self.fit_clients(wanted, core);
+        if self.needs_reserve(now) {
+            self.reserve.maintain(missing + 1, &self.factory, now);
+        } else {
+            self.reserve.clear();
+        }
+    }
+
+    /// Adds clients that are ready, or takes some away. Returns how many are still missing.
+    fn fit_clients(&mut self, wanted: usize, core: &mut Core) -> usize {
+        let MainProducer::Open(producers) = &mut self.main else {
+            return 0;
+        };
+        while producers.len() - self.leaving.len() < wanted
+            && let Some(client) = self.reserve.take()
+        {
+            core.add_client(producers.add(client));
+        }
+        while producers.len() - self.leaving.len() > wanted
+            && let Some(client) = core.remove_client()
+        {
+            self.leaving.push(client);
+        }
+        wanted.saturating_sub(producers.len() - self.leaving.len())
+    }
+
+    /// Destroys clients that were taken away and of which nothing is out.
+    fn remove_left_clients(&mut self, core: &Core) {
+        if let MainProducer::Open(producers) = &mut self.main {
+            self.leaving.retain(|client| {
+                let is_free = core.is_client_free(*client);
+                if is_free {
+                    let removed = producers.remove(*client);
+                    drop(removed.map(destroy_beside));
+                }
+                !is_free
+            });
+        }
+    }
+
+    /// Whether a client must be in reserve: the main producer is in use, or is to be replaced.
+    fn needs_reserve(&self, now: Instant) -> bool {
+        let in_use = |at| now.saturating_duration_since(at) < RESERVE_FOR;
+        !self.makes_no_more
+            && self.factory.batch_limits().is_some()
+            && (self.used_at.is_some_and(in_use) || self.successor_until.is_some())
     }
 
     /// Retires the main producer after a batch was rejected only because of its size.
@@ -360,6 +503,8 @@ impl<'a> Producers<'a> {
             return;
         };
         self.factory.halve_batches(bytes);
+        // They were made for larger batches, too.
+        self.reserve.clear();
         self.retire_main(
             "its batches are larger than a topic takes; the next one makes smaller batches",
         );
@@ -372,7 +517,7 @@ impl<'a> Producers<'a> {
     /// A producer that failed for good sends nothing more. The brokers may still acknowledge what
     /// they have of it, which would otherwise be published twice.
     fn flush_if_failed(&mut self, now: Instant) {
-        let until = Grace::LastReports.ends_at(now);
+        let until = Grace::LastReports.ends_at(now + self.allowance);
         if self.has_open_main_failed() {
             self.flush_failed_main(until);
         }
@@ -420,22 +565,31 @@ impl<'a> Producers<'a> {
         }
     }
 
-    fn open_main(&self, core: &mut Core, now: Instant) -> MainProducer {
+    fn open_main(&mut self, core: &mut Core, now: Instant) -> MainProducer {
         // Nothing can be sent before the topics are described, and their limits decide how large
         // batches may be.
         if self.factory.batch_limits().is_none() {
             let retry_at = now + FIRST_METADATA_PAUSE;
             return MainProducer::Absent { retry_at };
         }
-        // Fails without a connection: for a missing secret, or a property that librdkafka rejects.
-        let Ok(producer) = self.factory.make_set() else {
+        let Some(first) = self.first_client() else {
             let retry_at = now + MAKE_RETRY_PAUSE;
             return MainProducer::Absent { retry_at };
         };
         // An error that its predecessor met, such as a refused login, means nothing for this one.
         self.clear_cluster_error();
+        self.made_for = self.factory.partitions().to_vec();
+        self.leaving.clear();
+        self.successor_until = None;
         core.on_new_producer();
-        MainProducer::Open(producer)
+        MainProducer::Open(ProducerSet::new(first))
+    }
+
+    /// The client in reserve, or a new one. `None` if the secrets or the properties allow none.
+    fn first_client(&mut self) -> Option<Producer> {
+        // Making one fails without a connection: for a missing secret, or a property that librdkafka
+        // rejects.
+        self.reserve.take().or_else(|| self.factory.make().ok())
     }
 
     /// Stops sending on an open main producer. What it has may still be acknowledged until then,
@@ -503,12 +657,9 @@ impl<'a> Producers<'a> {
     /// Retires the probe producer if it is used up, and makes one if there are candidates. Returns
     /// whether it may be sent to: a probe producer that rejected a record is used up, and the next
     /// candidates get a new one.
-    ///
-    /// # Cancel safety
-    /// If dropped midway, the producer that is being destroyed is gone, and its threads end later.
-    pub(super) async fn prepare_probe(&mut self, core: &mut Core, now: Instant) -> bool {
+    pub(super) fn prepare_probe(&mut self, core: &mut Core, now: Instant) -> bool {
         self.purge_probe_if_due(now);
-        if self.is_probe_used_up(core) && !self.end_probe(core).await {
+        if self.is_probe_used_up(core) && !self.end_probe(core) {
             return false;
         }
         if self.makes_no_more || core.is_probing_done() {
@@ -532,7 +683,7 @@ impl<'a> Producers<'a> {
     }
 
     /// Destroys the probe producer once its last report is in. Returns whether it was.
-    async fn end_probe(&mut self, core: &Core) -> bool {
+    fn end_probe(&mut self, core: &Core) -> bool {
         if core.has_probe_under_way() {
             // A race: a record that was handed over just as the producer failed is neither sent nor
             // reported by librdkafka, unless it is purged.
@@ -542,9 +693,7 @@ impl<'a> Producers<'a> {
                 .for_each(Producer::purge);
             return false;
         }
-        if let Some(used_up) = self.probe.take() {
-            destroy(used_up).await;
-        }
+        drop(self.probe.take().map(destroy_beside));
         self.probe_until = None;
         true
     }
@@ -575,6 +724,7 @@ impl<'a> Producers<'a> {
     /// # Cancel safety
     /// If dropped midway, the producer that is being destroyed is gone, and its threads end later.
     pub(super) async fn destroy(&mut self) {
+        self.reserve.clear();
         if let MainProducer::Open(producer)
         | MainProducer::Flushing { producer, .. }
         | MainProducer::Retiring(producer) = self.take_main(Instant::now())
@@ -596,8 +746,5 @@ fn may_end_main(core: &Core) -> bool {
 /// Destroys a producer, which waits for threads of librdkafka. One that waits for a name server
 /// ends later, in the background.
 async fn destroy(producer: impl Send + 'static) {
-    // rd_kafka_destroy() joins the threads of the client: on a thread of its own, it does not block
-    // the loop, which must renew the lease.
-    let dropped = tokio::task::spawn_blocking(move || drop(producer));
-    let _ = tokio::time::timeout(DESTROY_MAX, dropped).await;
+    let _ = tokio::time::timeout(DESTROY_MAX, destroy_beside(producer)).await;
 }

@@ -5,11 +5,7 @@ use std::time::Instant;
 
 use crate::{
     outbox::connect::Connect,
-    relay::{
-        connect::new_store,
-        credentials::Side,
-        session::{Session, producers::Grace},
-    },
+    relay::{connect::new_store, credentials::Side, session::Session},
 };
 
 impl Session<'_> {
@@ -32,6 +28,8 @@ impl Session<'_> {
         if let Ok(connect) = Connect::relay(database, &secrets) {
             self.store = new_store(database, &connect);
         }
+        drop(secrets);
+        self.lose_bell(Instant::now());
     }
 
     /// Replaces producers that work: what is in flight is acknowledged first.
@@ -40,9 +38,6 @@ impl Session<'_> {
             in_flight = self.core.in_flight().sent(),
             "the producer is replaced once its records in flight are acknowledged: {why}"
         );
-        // What is under way may take longer than next door.
-        let now = Instant::now();
-        self.producers
-            .replace(Grace::Flush, now + self.core.allowance(now));
+        self.producers.replace_when_ready(Instant::now());
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     kafka::{self, DeliveryError, DeliveryReport, HeaderError},
     relay::{
         core::{
-            Outcome, Outgoing,
+            Destination, Outcome, Outgoing,
             ids::{Slot, TopicIndex},
         },
         session::{
@@ -34,9 +34,9 @@ impl Session<'_> {
             if index.is_multiple_of(RECORDS_PER_POLL) {
                 self.receive_reports(now);
             }
-            if self.core.may_send(&outgoing, now) {
+            if let Some(destination) = self.core.admit(&outgoing, now) {
                 admitted += 1;
-                self.send_record(&outgoing, role, now_ms, now);
+                self.send_record(&outgoing, role, destination, now_ms, now);
             } else {
                 self.core.on_report(outgoing.slot, Outcome::NotSent, now);
             }
@@ -44,9 +44,16 @@ impl Session<'_> {
         self.reporter.record_admitted(admitted);
     }
 
-    fn send_record(&mut self, outgoing: &Outgoing, role: ProducerRole, now_ms: i64, now: Instant) {
+    fn send_record(
+        &mut self,
+        outgoing: &Outgoing,
+        role: ProducerRole,
+        destination: Destination,
+        now_ms: i64,
+        now: Instant,
+    ) {
         let (slot, topic) = (outgoing.slot, outgoing.topic);
-        match self.hand_over(outgoing, role, now_ms, now) {
+        match self.hand_over(outgoing, role, destination, now_ms, now) {
             None => self.core.on_report(slot, Outcome::NotSent, now),
             Some(Ok(())) if failpoints::has(Bug::AckBeforeReport) => {
                 self.core.on_report(slot, Outcome::Published, now);
@@ -64,12 +71,14 @@ impl Session<'_> {
         &mut self,
         outgoing: &Outgoing,
         role: ProducerRole,
+        destination: Destination,
         now_ms: i64,
         now: Instant,
     ) -> Option<Result<(), DeliveryError>> {
         let sender = self.producers.sender(role)?;
         let mut replaced_headers = 0;
-        let handed_over = self.produce(sender, outgoing, now_ms, &mut replaced_headers);
+        let handed_over =
+            self.produce(sender, outgoing, destination, now_ms, &mut replaced_headers);
         let (slot, created_at_us) = (outgoing.slot, outgoing.row.created_at_us);
         self.reporter
             .record_sent(slot, created_at_us, replaced_headers, now);
@@ -82,6 +91,7 @@ impl Session<'_> {
         &self,
         sender: Sender<'_>,
         outgoing: &Outgoing,
+        destination: Destination,
         now_ms: i64,
         replaced_headers: &mut u64,
     ) -> Result<(), DeliveryError> {
@@ -92,11 +102,12 @@ impl Session<'_> {
         let record = kafka::Record {
             topic: self.core.routes().name(*topic),
             key: row.key(),
+            partition: Some(destination.partition),
             payload: row.payload.as_deref(),
             headers,
             timestamp_ms: kafka::timestamp_ms(row.created_at_us, now_ms),
         };
-        sender.send(*topic, record, *slot)
+        sender.send(destination.client, record, *slot)
     }
 
     fn on_rejected_by_producer(&mut self, outgoing: &Outgoing, class: ProblemClass, now: Instant) {

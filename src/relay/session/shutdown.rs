@@ -117,14 +117,16 @@ impl Session<'_> {
     /// How the session ends, once its shutdown is over.
     fn end_of_shutdown(&self, now: Instant) -> Option<SessionEnd> {
         let shutdown = self.shutdown.as_ref()?;
-        (now >= shutdown.until || self.is_drained()).then_some(shutdown.end)
+        (now >= shutdown.until || self.is_drained(now)).then_some(shutdown.end)
     }
 
-    /// Whether nothing is in flight, and nothing under way that could bring rows or lanes.
-    fn is_drained(&self) -> bool {
+    /// Whether nothing is in flight, and nothing under way that could bring rows or lanes. A round
+    /// of the lease gives the lanes back before: to end the producers takes a while.
+    fn is_drained(&self, now: Instant) -> bool {
         self.core.in_flight().rows() == 0
             && self.tasks.fetch.is_idle()
             && self.tasks.lease_round.is_idle()
+            && (self.has_regressed() || !self.may_release(now))
     }
 
     /// Ends the session in this way.
@@ -146,6 +148,7 @@ impl Session<'_> {
         self.reporter.clear_lanes();
         self.end_producers().await;
         self.settle_acknowledged().await;
+        self.silence_bell().await;
         let released = tokio::time::timeout(LAST_STATEMENTS_MAX, self.release_all()).await;
         match released {
             _ if end == SessionEnd::SequenceRegressed => {}
@@ -170,6 +173,7 @@ impl Session<'_> {
     async fn abandon_lanes(&mut self) {
         self.reporter.set_not_ready();
         self.core.lose_lanes();
+        self.lose_bell(Instant::now());
         self.reporter.clear_lanes();
         self.end_producers().await;
         self.settle_acknowledged().await;

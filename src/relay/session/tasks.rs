@@ -17,7 +17,7 @@ use crate::{
     relay::{
         core::{Lookup, RejectedRow, gap_scan::GapScan, ids::Slot, watermarks::XidTick},
         lease::LeaseOutcome,
-        session::Event,
+        session::{Event, ringing::BellEnd},
     },
 };
 
@@ -129,6 +129,7 @@ pub(super) struct Tasks {
     pub(super) purge: Task<PurgeEnd>,
     pub(super) lookup: Task<LookupEnd>,
     pub(super) disposition: Task<DispositionEnd>,
+    pub(super) bell: Task<BellEnd>,
     settles: FuturesUnordered<BoxFuture<'static, SettleEnd>>,
     /// From where the next gap scan goes on.
     pub(super) gap_scan_position: GapScan,
@@ -144,6 +145,7 @@ impl Tasks {
         tokio::select! {
             biased;
             result = self.lease_round.finished() => Event::LeaseRound(result),
+            bell = self.bell.finished() => Event::Bell(bell),
             fetched = self.fetch.finished() => Event::Fetched(fetched),
             Some(settled) = self.settles.next() => Event::Settled(settled),
             ticked = self.tick.finished() => Event::Ticked(ticked),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::relay::{
-    core::lane_share::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
+    core::lane_share::{RENEW_EVERY, Traffic, lease_deadline},
     session::Session,
 };
 
@@ -30,6 +30,8 @@ const GAP_SCAN_EVERY: Duration = Duration::from_secs(30);
 const PURGE_EVERY: Duration = Duration::from_secs(2);
 /// A periodic read takes at most this part of the database's time: one in a hundred.
 const READ_TIME_DIVISOR: u32 = 100;
+/// Time after the last row for which rows count as being published.
+const BUSY_AFTER_ROW: Duration = Duration::from_secs(5);
 /// Pause after a failure of the database.
 const DATABASE_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between two reports of what is wrong with topics and keys.
@@ -54,6 +56,8 @@ pub(super) struct Timers {
     pub(super) leaders: Instant,
     /// When acknowledged rows are settled although no batch is full; `None` when none waits.
     pub(super) settle: Option<Instant>,
+    /// When a fetch brought rows last; `None` before the first one.
+    rows_at: Option<Instant>,
     /// No statement begins before, but for rounds of the lease, which have this in their own time.
     pub(super) database: Instant,
 }
@@ -73,6 +77,7 @@ impl Timers {
             record_problems: now,
             leaders: now,
             settle: None,
+            rows_at: None,
             database: now,
         }
     }
@@ -82,9 +87,22 @@ impl Timers {
         self.reports = now + POLL_EVERY;
     }
 
-    /// A round of the lease ended.
-    pub(super) fn lease_round_ended(&mut self, now: Instant) {
-        self.lease_round = now + SURVEY_EVERY;
+    /// A round of the lease ended; the next one begins after `pause`.
+    pub(super) fn lease_round_ended(&mut self, now: Instant, pause: Duration) {
+        self.lease_round = now + pause;
+    }
+
+    /// A fetch brought rows.
+    pub(super) fn rows_fetched(&mut self, now: Instant) {
+        self.rows_at = Some(now);
+    }
+
+    /// Whether a fetch brought rows lately.
+    pub(super) fn traffic(&self, now: Instant) -> Traffic {
+        match self.rows_at {
+            Some(at) if now.saturating_duration_since(at) < BUSY_AFTER_ROW => Traffic::Busy,
+            _ => Traffic::Idle,
+        }
     }
 
     /// The lease was renewed by a statement that was sent at this time.
@@ -167,6 +185,7 @@ impl Session<'_> {
             self.next_statement_at(),
             has_reports.then_some(timers.reports),
             self.core.next_resume_at(now),
+            self.next_bell_at(now),
             main,
             probe,
         ]

@@ -164,7 +164,7 @@ impl Relay {
         meter(Step::Admit, &mut || {
             admitted = outgoing
                 .iter()
-                .map(|outgoing| self.core.may_send(outgoing, now))
+                .map(|outgoing| self.core.admit(outgoing, now).is_some())
                 .collect();
         });
         for (outgoing, admitted) in outgoing.iter().zip(&admitted) {

@@ -10,7 +10,6 @@ use crate::{
     servers::{
         kafka::BROKERS,
         net::{self, Host},
-        proxy::Delay,
     },
     testbed::{PROXIED_HOST, Testbed},
 };
@@ -45,7 +44,7 @@ pub(super) async fn inject(testbed: &Testbed, fault: Fault) -> anyhow::Result<St
             let least = Duration::from_millis(2 + (fault.victim >> 40) % 100);
             testbed.proxy.set((least, 3 * least));
             sleep(fault.duration).await;
-            testbed.proxy.set(Delay::default());
+            testbed.proxy.reset();
             Ok(format!(
                 "{least:?} to {:?} each way for {}, for {}",
                 3 * least,

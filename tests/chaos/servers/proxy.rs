@@ -21,12 +21,20 @@ pub(crate) type Delay = (Duration, Duration);
 /// A running proxy.
 pub(crate) struct Proxy {
     delay: Arc<watch::Sender<Delay>>,
+    /// Delay without a fault.
+    usual: Delay,
 }
 
 impl Proxy {
-    /// Redirects the connections of a host to these servers through a proxy.
-    pub(crate) async fn between(host: Host, servers: &[(Host, u16)]) -> anyhow::Result<Self> {
-        let delay = Arc::new(watch::Sender::new(Delay::default()));
+    /// Redirects the connections of a host to these servers through a proxy that adds this delay in
+    /// each direction.
+    pub(crate) async fn between(
+        host: Host,
+        servers: &[(Host, u16)],
+        usual: Duration,
+    ) -> anyhow::Result<Self> {
+        let usual = (usual, usual);
+        let delay = Arc::new(watch::Sender::new(usual));
         let mut redirected = Vec::new();
         for (server, port) in servers {
             let listener = TcpListener::bind("10.91.0.1:0").await?;
@@ -34,12 +42,17 @@ impl Proxy {
             tokio::spawn(serve(listener, server.address(), *port, Arc::clone(&delay)));
         }
         net::redirect(host, &redirected)?;
-        Ok(Self { delay })
+        Ok(Self { delay, usual })
     }
 
     /// Sets the delay.
     pub(crate) fn set(&self, delay: Delay) {
         self.delay.send_replace(delay);
+    }
+
+    /// Sets the delay that there is without a fault.
+    pub(crate) fn reset(&self) {
+        self.set(self.usual);
     }
 }
 

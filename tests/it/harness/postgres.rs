@@ -229,11 +229,21 @@ impl Database {
     }
 
     fn endpoint(&self) -> Endpoint {
+        self.endpoint_at(self.admin.get_port())
+    }
+
+    /// The endpoint of the database behind another port.
+    pub(crate) fn endpoint_at(&self, port: u16) -> Endpoint {
         Endpoint::Host {
             host: "127.0.0.1".to_owned(),
-            port: self.admin.get_port(),
+            port,
             name: self.name.clone(),
         }
+    }
+
+    /// Options of the server's superuser for this database.
+    pub(crate) fn admin_options(&self) -> PgConnectOptions {
+        self.admin.clone().database(&self.name)
     }
 
     /// Settings that publish to these topics on the rig's broker.
@@ -278,7 +288,7 @@ impl Database {
                 endpoint: self.endpoint(),
                 tls: tls.clone(),
                 schema,
-                max_connections: 4,
+                max_connections: 5,
                 pooler: false,
             },
             migration: MigrationSettings {

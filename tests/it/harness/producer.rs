@@ -87,6 +87,7 @@ impl Sender {
         let record = Record {
             topic,
             key,
+            partition: None,
             payload: Some(value.as_bytes()),
             headers: OwnedHeaders::new(),
             timestamp_ms: ms,

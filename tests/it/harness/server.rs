@@ -2,6 +2,7 @@
 //! servers that run as processes.
 
 use std::{
+    ffi::OsStr,
     os::unix::{
         fs::{MetadataExt, chown},
         process::CommandExt,
@@ -17,26 +18,40 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::relay::until;
+use super::{relay::until, rig::rig};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Folder of Debian's programs, which the rig also uses.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+/// Folder of the rig's programs of version 18.
+const PROGRAMS_18: &str = "programs/postgres-18.6.0/bin";
 /// Id of user `nobody`. Servers refuse to run as root.
 const NOBODY: u32 = 65534;
 
-/// A server of version 15 with its own data folder. It is killed when this is dropped.
+/// A server with its own data folder. It is killed when this is dropped.
 pub(crate) struct Server {
+    programs: PathBuf,
     port: u16,
     folder: PathBuf,
     child: Option<Child>,
 }
 
 impl Server {
+    /// A server of version 15.
     pub(crate) async fn create() -> Self {
+        Self::create_with(PROGRAMS.into()).await
+    }
+
+    /// A server of version 18.
+    pub(crate) async fn create_18() -> Self {
+        let rig = PathBuf::from(rig("RIG"));
+        Self::create_with(rig.join(PROGRAMS_18)).await
+    }
+
+    async fn create_with(programs: PathBuf) -> Self {
         let folder = Self::folder();
-        let mut initdb = program(&format!("{PROGRAMS}/initdb"), &folder);
+        let mut initdb = program(&programs.join("initdb"), &folder);
         let initdb = initdb.args([
             "--username=postgres",
             "--auth=trust",
@@ -52,6 +67,7 @@ impl Server {
             std::fs::read_to_string(folder.join("log")).unwrap_or_default()
         );
         let mut server = Self {
+            programs,
             port: free_port().await,
             folder,
             child: None,
@@ -83,9 +99,14 @@ impl Server {
             .database("postgres")
     }
 
+    /// A connection of the superuser to database `postgres`.
+    pub(crate) async fn connect(&self) -> sqlx::PgConnection {
+        self.admin().connect().await.expect("the server")
+    }
+
     /// Starts the server and waits until it accepts connections.
     pub(crate) async fn up(&mut self) {
-        let mut postgres = program(&format!("{PROGRAMS}/postgres"), &self.folder);
+        let mut postgres = program(&self.programs.join("postgres"), &self.folder);
         // Without fsync, commits survive the end of the process but not a crash of the machine,
         // which tests do not need.
         let settings = [
@@ -110,7 +131,7 @@ impl Server {
 
     /// Makes a standby that has received all commits so far and receives no later ones.
     pub(crate) fn start_standby(&self) {
-        let mut backup = program(&format!("{PROGRAMS}/pg_basebackup"), &self.folder);
+        let mut backup = program(&self.programs.join("pg_basebackup"), &self.folder);
         let (port, folder) = (self.port.to_string(), self.folder.join("standby"));
         backup
             .args([
@@ -147,6 +168,7 @@ impl Server {
     /// Promotes the standby while this server continues.
     pub(crate) async fn split(&self) -> Self {
         let mut other = Self {
+            programs: self.programs.clone(),
             port: free_port().await,
             folder: Self::folder(),
             child: None,
@@ -191,7 +213,7 @@ impl Drop for Server {
 }
 
 /// A command for a server's program that runs as `nobody` in this folder and writes to its `log`.
-pub(crate) fn program(name: &str, folder: &Path) -> Command {
+pub(crate) fn program(name: impl AsRef<OsStr>, folder: &Path) -> Command {
     let log = std::fs::File::options()
         .create(true)
         .append(true)

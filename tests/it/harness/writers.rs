@@ -22,6 +22,8 @@ pub(crate) struct Load {
     pub(crate) during: Duration,
     /// Longest time that a transaction stays open after its row was written. Most end immediately.
     pub(crate) open_max: Duration,
+    /// Longest pause of a writer between two transactions.
+    pub(crate) pause_max: Duration,
 }
 
 /// Event ids of the committed rows by key, in the order of their commits.
@@ -105,6 +107,7 @@ async fn writer(
         .execute(&mut *transaction)
         .await
         .expect("a row");
+        tokio::time::sleep(load.pause_max.mul_f64(below(1000) as f64 / 1000.0)).await;
         match below(20) {
             0 => tokio::time::sleep(load.open_max.mul_f64(below(1000) as f64 / 1000.0)).await,
             1..=4 => tokio::time::sleep(load.open_max.mul_f64(below(1000) as f64 / 50_000.0)).await,

@@ -141,13 +141,25 @@ fn with_message(reason: &str, message: Option<&str>) -> String {
 /// Returns why the first container that waits does so; nothing if it waits for something that every
 /// container waits for.
 fn waiting_container(pod: &Pod) -> Option<String> {
-    let waiting =
-        containers(pod).find_map(|container| container.state.as_ref()?.waiting.as_ref())?;
+    let (container, waiting) = containers(pod)
+        .find_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?)))?;
     let reason = waiting.reason.as_deref()?;
     if matches!(reason, "ContainerCreating" | "PodInitializing") {
         return None;
     }
-    Some(with_message(reason, waiting.message.as_deref()))
+    let text = with_message(reason, waiting.message.as_deref());
+    Some(match last_end(container) {
+        // First: a long message of the kubelet must not cut it off.
+        Some(end) => cut(&format!("last end: {end}; {text}")),
+        None => text,
+    })
+}
+
+/// Returns how a container ended that is to be started again: the kubelet kills one that exceeds
+/// its memory limit with reason OOMKilled, and reports only a back-off later.
+fn last_end(container: &ContainerStatus) -> Option<String> {
+    let end = container.last_state.as_ref()?.terminated.as_ref()?;
+    Some(end_text(end))
 }
 
 #[cfg(test)]
@@ -232,6 +244,24 @@ mod tests {
         let found = migration_pod("set", &[ended("panicked at")]).expect("a pod");
         assert_eq!(found.report, None);
         assert_eq!(found.end.as_deref(), Some("Error, exit code 1"));
+    }
+
+    #[test]
+    fn a_container_that_waits_for_its_restart_says_how_it_ended() {
+        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}});
+        let mut crashed = container(waiting);
+        let statuses = &mut crashed
+            .status
+            .as_mut()
+            .expect("a status")
+            .container_statuses;
+        statuses.as_mut().expect("one")[0].last_state =
+            serde_json::from_value(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}))
+                .expect("a state");
+        assert_eq!(
+            super::waiting(&crashed).as_deref(),
+            Some("last end: OOMKilled, exit code 137; CrashLoopBackOff: back-off 40s")
+        );
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! (no Job) --> Start --> Running --> Succeeded     a Job that succeeded stays as the record of it
 //!                ^          |  ^
 //!                |          |  `--- Refused        no pod after 20 s; the Job controller retries
-//!                |          v
-//!                `------- Failed                   back-off 10 s to 5 min, or `reconcile-at`
+//!                |          v                       back-off 10 s to 5 min, or `reconcile-at`
+//!                |------- Failed
+//!                `------- Lost <-- Succeeded       relays find the schema missing or too old
 //! ```
 //!
 //! A Job whose pod does not run starts again when its pods would differ from those of a new Job: a
@@ -28,6 +29,11 @@ use crate::{
 const BACKOFF_MIN: SignedDuration = SignedDuration::from_secs(10);
 /// Longest pause between two attempts.
 const BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(5);
+/// Shortest time between a migration that succeeded and one for a schema that was lost: until then,
+/// reports of relays may be older than the migration.
+const LOST_PAUSE_MIN: SignedDuration = SignedDuration::from_secs(30);
+/// A migration that succeeded this long ago says nothing about the next one.
+const ATTEMPTS_COUNT_FOR: SignedDuration = SignedDuration::from_mins(10);
 /// Age of a Job at which a missing pod means that the cluster refuses it.
 const POD_GRACE: SignedDuration = SignedDuration::from_secs(20);
 
@@ -60,6 +66,12 @@ pub(crate) enum Migration {
         cause: Failure,
         again_at: Timestamp,
     },
+    /// The last attempt succeeded, but relays find the schema missing or too old by now: the
+    /// database may have been created again. The next attempt starts at `again_at`.
+    Lost {
+        problem: Problem,
+        again_at: Timestamp,
+    },
 }
 
 /// What a failed migration left as an explanation.
@@ -77,6 +89,14 @@ impl Migration {
         matches!(self, Self::Off | Self::Succeeded { .. })
     }
 
+    /// Returns whether an attempt runs, or is about to, after another one.
+    pub(crate) fn is_retry(&self) -> bool {
+        matches!(
+            self,
+            Self::Start { attempt: 2.. } | Self::Running { attempt: 2.., .. }
+        )
+    }
+
     /// Returns when something is due that no watch reports.
     pub(super) fn requeue_after(&self, now: Timestamp) -> Option<Duration> {
         let due_in = self.due_at()?.duration_since(now);
@@ -86,7 +106,7 @@ impl Migration {
 
     fn due_at(&self) -> Option<Timestamp> {
         match self {
-            Self::Failed { again_at, .. } => Some(*again_at),
+            Self::Failed { again_at, .. } | Self::Lost { again_at, .. } => Some(*again_at),
             Self::Running { until, .. } => *until,
             Self::Off
             | Self::Queued
@@ -97,8 +117,14 @@ impl Migration {
     }
 }
 
-/// Decides what comes next, from the Job of the current target if there is one.
-pub(super) fn decide(desired: &Desired, job: Option<&MigrationJob>, now: Timestamp) -> Migration {
+/// Decides what comes next, from the Job of the current target if there is one. `lost` is the
+/// problem of a relay that finds the schema missing or too old.
+pub(super) fn decide(
+    desired: &Desired,
+    job: Option<&MigrationJob>,
+    lost: Option<&Problem>,
+    now: Timestamp,
+) -> Migration {
     let Some(target) = &desired.relay.migration else {
         return Migration::Off;
     };
@@ -110,7 +136,10 @@ pub(super) fn decide(desired: &Desired, job: Option<&MigrationJob>, now: Timesta
             attempt: job.attempt,
         },
         JobOutcome::Unfinished => unfinished(job, now),
-        JobOutcome::Succeeded { at } => succeeded(job, *at),
+        JobOutcome::Succeeded { at } => match lost {
+            Some(problem) => again_if_due(target, job, *at, problem, now),
+            None => succeeded(job, *at),
+        },
         JobOutcome::Failed { at, cause } => failed(target, job, &Failed { at: *at, cause }, now),
     }
 }
@@ -162,6 +191,44 @@ fn succeeded(job: &MigrationJob, at: Timestamp) -> Migration {
     }
 }
 
+/// Decides about a schema that was lost after its migration succeeded `at` that time.
+fn again_if_due(
+    target: &MigrationTarget,
+    job: &MigrationJob,
+    at: Timestamp,
+    problem: &Problem,
+    now: Timestamp,
+) -> Migration {
+    let age = now.duration_since(at);
+    if age < LOST_PAUSE_MIN && !is_requested(target, job) {
+        return succeeded(job, at);
+    }
+    let again_at = after(at, pause(job.attempt).max(LOST_PAUSE_MIN));
+    if now < again_at && !is_requested(target, job) {
+        return Migration::Lost {
+            problem: problem.clone(),
+            again_at,
+        };
+    }
+    let attempts = if age < ATTEMPTS_COUNT_FOR {
+        job.attempt
+    } else {
+        0
+    };
+    Migration::Start {
+        attempt: attempts.saturating_add(1),
+    }
+}
+
+/// Returns whether a person asked for another attempt since the Job was created.
+fn is_requested(target: &MigrationTarget, job: &MigrationJob) -> bool {
+    target.reconcile_at.is_some() && target.reconcile_at != job.reconcile_at
+}
+
+fn after(at: Timestamp, pause: SignedDuration) -> Timestamp {
+    at.checked_add(pause).unwrap_or(Timestamp::MAX)
+}
+
 struct Failed<'a> {
     at: Timestamp,
     cause: &'a str,
@@ -173,12 +240,8 @@ fn failed(
     end: &Failed<'_>,
     now: Timestamp,
 ) -> Migration {
-    let again_at = end
-        .at
-        .checked_add(pause(job.attempt))
-        .unwrap_or(Timestamp::MAX);
-    let requested = target.reconcile_at.is_some() && target.reconcile_at != job.reconcile_at;
-    if requested || now >= again_at {
+    let again_at = after(end.at, pause(job.attempt));
+    if is_requested(target, job) || now >= again_at {
         return Migration::Start {
             attempt: job.attempt.saturating_add(1),
         };
@@ -273,22 +336,22 @@ mod tests {
     #[test]
     fn without_a_job_one_is_started() {
         assert_eq!(
-            decide(&desired(), None, now()),
+            decide(&desired(), None, None, now()),
             Migration::Start { attempt: 1 }
         );
         let never = desired_with(|relay| relay.spec.migration.policy = MigrationPolicy::Never);
-        assert_eq!(decide(&never, None, now()), Migration::Off);
+        assert_eq!(decide(&never, None, None, now()), Migration::Off);
     }
 
     #[test]
     fn a_job_without_a_pod_has_twenty_seconds() {
         let job = job(JobOutcome::Unfinished);
         assert!(matches!(
-            decide(&desired(), Some(&job), at(19)),
+            decide(&desired(), Some(&job), None, at(19)),
             Migration::Running { .. }
         ));
         assert_eq!(
-            decide(&desired(), Some(&job), at(20)),
+            decide(&desired(), Some(&job), None, at(20)),
             Migration::Refused {
                 cause: "exceeded quota".to_owned()
             }
@@ -301,7 +364,7 @@ mod tests {
             relay.spec.template.image = Some("registry.test/relay:2".to_owned());
         });
         let again = |job: &MigrationJob| {
-            decide(&corrected, Some(job), now()) == Migration::Start { attempt: 3 }
+            decide(&corrected, Some(job), None, now()) == Migration::Start { attempt: 3 }
         };
         let with = |waiting: Option<&str>| {
             let pod = MigrationPod {
@@ -323,7 +386,12 @@ mod tests {
             !again(&job(JobOutcome::Succeeded { at: now() })),
             "it is the memory"
         );
-        let same = decide(&desired(), Some(&with(Some("ImagePullBackOff: m"))), now());
+        let same = decide(
+            &desired(),
+            Some(&with(Some("ImagePullBackOff: m"))),
+            None,
+            now(),
+        );
         assert!(matches!(same, Migration::Running { .. }), "{same:?}");
         let of_an_older_version = MigrationJob {
             revision_hash: None,
@@ -341,9 +409,9 @@ mod tests {
             schema_version: Some(1),
             notes: vec!["note".to_owned()],
         };
-        assert_eq!(decide(&desired(), Some(&job), now()), expected);
+        assert_eq!(decide(&desired(), Some(&job), None, now()), expected);
         job.pod = None;
-        assert!(decide(&desired(), Some(&job), now()).is_done());
+        assert!(decide(&desired(), Some(&job), None, now()).is_done());
     }
 
     #[test]
@@ -355,6 +423,7 @@ mod tests {
                 pod,
                 ..failed_job()
             }),
+            None,
             now(),
         ) {
             Migration::Failed { cause, .. } => cause,
@@ -374,14 +443,14 @@ mod tests {
     #[test]
     fn a_failed_job_is_tried_again_after_its_back_off() {
         let job = failed_job();
-        let early = decide(&desired(), Some(&job), at(39));
+        let early = decide(&desired(), Some(&job), None, at(39));
         assert!(
             matches!(early, Migration::Failed { attempt: 3, again_at, .. } if again_at == at(40)),
             "{early:?}"
         );
         assert_eq!(early.requeue_after(at(39)), Some(Duration::from_secs(2)));
         assert_eq!(
-            decide(&desired(), Some(&job), at(40)),
+            decide(&desired(), Some(&job), None, at(40)),
             Migration::Start { attempt: 4 }
         );
     }
@@ -397,12 +466,12 @@ mod tests {
             .expect("policy Apply")
             .reconcile_at = Some("now".to_owned());
         assert_eq!(
-            decide(&requested, Some(&job), now()),
+            decide(&requested, Some(&job), None, now()),
             Migration::Start { attempt: 4 }
         );
         job.reconcile_at = Some("now".to_owned());
         assert!(matches!(
-            decide(&requested, Some(&job), now()),
+            decide(&requested, Some(&job), None, now()),
             Migration::Failed { .. }
         ));
     }
@@ -414,5 +483,47 @@ mod tests {
             .map(|attempt| pause(attempt).as_secs())
             .collect();
         assert_eq!(seconds, [10, 20, 160, 300, 300, 300]);
+    }
+
+    #[test]
+    fn a_schema_that_was_lost_is_migrated_again() {
+        let missing = Problem::new(ProblemClass::SchemaNotReady, "level 0");
+        let first = MigrationJob {
+            attempt: 1,
+            ..job(JobOutcome::Succeeded { at: now() })
+        };
+        let after = |job: &MigrationJob, seconds| {
+            decide(&desired(), Some(job), Some(&missing), at(seconds))
+        };
+        assert!(after(&first, 29).is_done(), "the report may be older");
+        assert_eq!(after(&first, 30), Migration::Start { attempt: 2 });
+        let third = job(JobOutcome::Succeeded { at: now() });
+        let fifth = MigrationJob {
+            attempt: 5,
+            ..third
+        };
+        assert_eq!(
+            after(&fifth, 159),
+            Migration::Lost {
+                problem: missing.clone(),
+                again_at: at(160)
+            }
+        );
+        assert_eq!(after(&fifth, 160), Migration::Start { attempt: 6 });
+        assert_eq!(after(&fifth, 600), Migration::Start { attempt: 1 });
+    }
+
+    #[test]
+    fn a_new_value_of_reconcile_at_migrates_a_lost_schema_at_once_and_leaves_a_good_one() {
+        let missing = Problem::new(ProblemClass::SchemaNotReady, "level 0");
+        let job = job(JobOutcome::Succeeded { at: now() });
+        let mut requested = desired();
+        let target = requested.relay.migration.as_mut().expect("policy Apply");
+        target.reconcile_at = Some("now".to_owned());
+        assert_eq!(
+            decide(&requested, Some(&job), Some(&missing), now()),
+            Migration::Start { attempt: 4 }
+        );
+        assert!(decide(&requested, Some(&job), None, now()).is_done());
     }
 }

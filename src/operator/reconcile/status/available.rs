@@ -18,7 +18,7 @@ use crate::operator::{
 pub(super) type ZeroCause = (Reason, &'static str);
 
 /// Why relays are missing: a reason, and a message.
-type Cause = (Reason, String);
+pub(super) type Cause = (Reason, String);
 
 /// Finds condition `Available`.
 pub(super) fn available(inputs: &ConditionInputs<'_>) -> Finding {
@@ -100,9 +100,17 @@ pub(super) fn without_relays((reason, cause): ZeroCause, left: usize) -> Finding
 /// running.
 fn cause(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> Cause {
     reported_problem(inputs)
-        .or_else(|| refused_pods(deployment))
-        .or_else(|| pending_pod(inputs))
+        .or_else(|| pods_held_up(inputs))
         .unwrap_or_else(|| missing_without_cause(inputs, deployment))
+}
+
+/// Returns what keeps pods of the relays from running, if the cluster reports that: none can be
+/// created, or one waits for a node, an image or its next restart.
+pub(super) fn pods_held_up(inputs: &ConditionInputs<'_>) -> Option<Cause> {
+    let deployment = inputs.observed.deployment.as_ref();
+    deployment
+        .and_then(refused_pods)
+        .or_else(|| pending_pod(inputs))
 }
 
 fn reported_problem(inputs: &ConditionInputs<'_>) -> Option<Cause> {

@@ -6,10 +6,10 @@ use crate::operator::{
     reconcile::{
         apply::ApplyError,
         observe::RelayDeployment,
-        plan::{Failure, Migration, RelayPlan},
+        plan::{Failure, Migration},
         status::{
             ConditionInputs,
-            available::{available, zero_cause},
+            available::{Cause, available, pods_held_up, zero_cause},
             conditions::{ConditionType, Finding, State},
             publishing::publishing,
             reports_current::reports_available,
@@ -124,7 +124,7 @@ fn ready_set(inputs: &ConditionInputs<'_>, parts: &Components) -> ReadySet {
         schema, available, ..
     } = parts;
     if !schema.holds() {
-        return unready_schema(schema, inputs.plan);
+        return unready_schema(schema, inputs);
     }
     if !available.holds() {
         return ReadySet::reconciling(available.as_type(ConditionType::Ready, State::False));
@@ -152,28 +152,59 @@ fn relays_are_left(inputs: &ConditionInputs<'_>) -> bool {
     zero_cause(&inputs.relay.replicas).is_some() && inputs.observed.relays() > 0
 }
 
-fn unready_schema(schema: &Finding, plan: &RelayPlan<'_>) -> ReadySet {
-    let ready = schema.as_type(ConditionType::Ready, State::False);
-    match &plan.migration {
+fn unready_schema(schema: &Finding, inputs: &ConditionInputs<'_>) -> ReadySet {
+    let migration = &inputs.plan.migration;
+    match migration {
         Migration::Failed {
             cause: Failure::Reported(problem),
             ..
         } if needs_a_person(problem.class) => {
             ReadySet::stalled(Reason::Problem(problem.class), &schema.message)
         }
-        _ => ReadySet::reconciling(ready),
+        // Until the result of a retry is known, what the last attempt found is all that is known.
+        _ if migration.is_retry() && was_stalled(inputs) => {
+            ReadySet::stalled(schema.reason, &schema.message)
+        }
+        _ => ReadySet::reconciling(schema.as_type(ConditionType::Ready, State::False)),
     }
 }
 
-/// Returns the set while pods are replaced. A relay that was ready for this generation stays ready;
-/// a new spec is ready when every pod has it.
+fn was_stalled(inputs: &ConditionInputs<'_>) -> bool {
+    let previous = inputs.previous(ConditionType::Stalled);
+    previous.is_some_and(|previous| previous.state == State::True)
+        && inputs.is_current(ConditionType::Stalled)
+}
+
+/// Returns the set while pods are replaced or added. A relay that was ready for this generation
+/// stays ready; a new spec is ready when every pod has it.
 fn rolling_out(inputs: &ConditionInputs<'_>) -> ReadySet {
     let state = if was_ready(inputs) {
         State::True
     } else {
         State::False
     };
-    ReadySet::reconciling(ready_as(state, Reason::RollingOut, rollout_message(inputs)))
+    let (reason, message) = rollout(inputs);
+    ReadySet::reconciling(ready_as(state, reason, message))
+}
+
+/// Returns how far the rollout is, and what holds up its pods.
+fn rollout(inputs: &ConditionInputs<'_>) -> Cause {
+    let doing = rollout_in_words(inputs);
+    match pods_held_up(inputs) {
+        Some((reason, cause)) => (reason, format!("{doing} {cause}")),
+        None => (Reason::RollingOut, rollout_message(inputs, doing)),
+    }
+}
+
+fn rollout_in_words(inputs: &ConditionInputs<'_>) -> &'static str {
+    let deployment = inputs.observed.deployment.as_ref();
+    let has_older =
+        deployment.is_some_and(|found| !found.observed || found.existing > found.updated);
+    if has_older {
+        "Relays are being replaced; the old ones run until the new ones are ready."
+    } else {
+        "Relays are being added; those that run continue."
+    }
 }
 
 fn ready_as(state: State, reason: Reason, message: impl Into<String>) -> Finding {
@@ -186,7 +217,7 @@ fn was_ready(inputs: &ConditionInputs<'_>) -> bool {
     was_true && inputs.is_current(ConditionType::Ready)
 }
 
-fn rollout_message(inputs: &ConditionInputs<'_>) -> String {
+fn rollout_message(inputs: &ConditionInputs<'_>, doing: &str) -> String {
     if inputs.observed.is_stuck() {
         let name = inputs.context.identity.relay_name();
         format!(
@@ -194,7 +225,7 @@ fn rollout_message(inputs: &ConditionInputs<'_>) -> String {
              'kubectl describe deployment {name}' to find the cause."
         )
     } else {
-        "Relays are being replaced; the old ones run until the new ones are ready.".to_owned()
+        doing.to_owned()
     }
 }
 

@@ -42,7 +42,17 @@ pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
             cause,
             again_at,
         } => failed(cause, job, &next_attempt(*attempt, *again_at)),
+        Migration::Lost { problem, again_at } => lost(problem, *again_at),
     }
+}
+
+fn lost(problem: &Problem, again_at: Timestamp) -> Finding {
+    let message = format!(
+        "{} The migration runs again at {again_at}, or when the annotation {RECONCILE_AT} gets a \
+         new value.",
+        sentence(&problem.message)
+    );
+    not_ready(Reason::Problem(problem.class), message)
 }
 
 fn pod_pending(job: &str, cause: &str) -> Finding {
@@ -198,10 +208,12 @@ fn resolved() -> Finding {
     secrets(State::True, Reason::SecretsRead, message)
 }
 
-/// Finds what is known before any report: a problem stays until a report shows its end.
+/// Finds what is known before any report: a problem stays until a report shows its end, and what
+/// the last attempt of a migration found stays while the next one runs.
 fn not_checked(inputs: &ConditionInputs<'_>) -> Finding {
-    let previous = inputs.repeat(ConditionType::SecretsResolved, State::False);
-    previous.unwrap_or_else(|| {
+    let repeat = |state| inputs.repeat(ConditionType::SecretsResolved, state);
+    let was_read = || repeat(State::True).filter(|_| inputs.plan.migration.is_retry());
+    repeat(State::False).or_else(was_read).unwrap_or_else(|| {
         let message = "No migration or relay has reported yet.";
         secrets(State::Unknown, Reason::NotChecked, message)
     })

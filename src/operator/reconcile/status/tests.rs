@@ -1026,3 +1026,93 @@ fn when_nothing_can_be_read_the_previous_conditions_stay() {
         "ApiRequestFailed"
     );
 }
+
+#[test]
+fn a_rollout_names_what_keeps_its_pods_from_running_whether_or_not_old_relays_run() {
+    let mut case = running();
+    case.previous = having_run(90);
+    case.deployment().updated = 0;
+    case.deployment().rolling = true;
+    case.has(&["Ready=True RollingOut", "Available=True AllRelaysAvailable"]);
+    case.observed.pods = vec![RelayPod {
+        name: "p".to_owned(),
+        address: None,
+        waiting: Some("ImagePullBackOff: no such image".to_owned()),
+    }];
+    case.has(&["Ready=True PodsPending", "Reconciling=True PodsPending"]);
+    let conditions = case.status().conditions;
+    let message = &condition(&conditions, "Ready").expect("there").message;
+    assert!(
+        message.contains("the old ones run") && message.contains("no such image"),
+        "{message}"
+    );
+    case.deployment().refusal = Some("maximum cpu is 1".to_owned());
+    case.has(&["Ready=True PodsRefused", "Reconciling=True PodsRefused"]);
+}
+
+#[test]
+fn relays_that_are_added_are_not_called_replaced() {
+    let case = Case::with(|case| {
+        case.deployment().wanted = 3;
+        case.deployment().rolling = true;
+    });
+    case.has(&["Ready=False RollingOut"]);
+    let conditions = case.status().conditions;
+    let message = &condition(&conditions, "Ready").expect("there").message;
+    assert!(message.contains("being added"), "{message}");
+}
+
+#[test]
+fn what_a_retry_of_the_migration_interrupts_keeps_its_state_and_its_time() {
+    let refused = failed(reported(ProblemClass::SchemaClaimedByOther));
+    let mut case = Case::with(|case| {
+        case.observed.reports.clear();
+        waiting(case, refused);
+    });
+    let lines = [
+        "Ready=False SchemaClaimedByOther",
+        "Stalled=True SchemaClaimedByOther",
+        "SchemaReady=False SchemaClaimedByOther",
+        "SecretsResolved=True SecretsRead",
+    ];
+    case.has(&lines);
+    let mut before = case.status();
+    for condition in &mut before.conditions {
+        condition.last_transition_time = Time(at(-90));
+    }
+    case.previous = before.clone();
+    for retry in [
+        Migration::Start { attempt: 3 },
+        Migration::Running {
+            attempt: 3,
+            waiting: None,
+            until: None,
+        },
+    ] {
+        waiting(&mut case, retry);
+        case.has(&lines);
+        assert_eq!(case.status().conditions, before.conditions);
+    }
+    case.desired.relay.identity.generation += 1;
+    waiting(&mut case, Migration::Start { attempt: 3 });
+    case.has(&["Stalled=False NotStalled"]);
+}
+
+#[test]
+fn a_lost_schema_is_told_with_the_time_of_the_next_migration() {
+    let case = Case::with(|case| {
+        let problem = Problem::new(ProblemClass::SchemaNotReady, "level 0");
+        case.observed.reports = vec![report(Some(ProblemClass::SchemaNotReady))];
+        let again_at = at(30);
+        waiting(case, Migration::Lost { problem, again_at });
+    });
+    case.has(&[
+        "Ready=False SchemaNotReady",
+        "SchemaReady=False SchemaNotReady",
+    ]);
+    let conditions = case.status().conditions;
+    let message = &condition(&conditions, "SchemaReady")
+        .expect("there")
+        .message;
+    assert!(message.contains(&at(30).to_string()), "{message}");
+}

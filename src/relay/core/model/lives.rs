@@ -89,6 +89,10 @@ fn any_step() -> impl Strategy<Value = Step> {
         6 => (0..6_usize, topic.clone()).prop_map(|(from, topic)| Step::Append(from, topic)),
         4 => of_process(Step::Report),
         1 => of_process(Step::NewProducer),
+        1 => of_process(Step::AddClient),
+        1 => of_process(Step::RemoveClient),
+        1 => of_process(Step::DestroyClients),
+        1 => (0..6_usize, topic.clone()).prop_map(|(from, topic)| Step::AppendOther(from, topic)),
         1 => of_process(Step::Resume),
         1 => of_process(Step::Probe),
         1 => of_process(Step::AppendProbe),
@@ -133,7 +137,7 @@ fn any_life() -> impl Strategy<Value = Life> {
 
 fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
     use Fault::{
-        AnswerLost, GiveBack, Kill, LoseLease, Pause, Refuse, Reject, RestartIds, Retire,
+        AnswerLost, GiveBack, Kill, LoseLease, Pause, Refuse, Reject, Resize, RestartIds, Retire,
         TopicMissing,
     };
     let scenario = Scenario {
@@ -155,6 +159,7 @@ fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
             Retire,
             AnswerLost,
             GiveBack,
+            Resize,
             TopicMissing,
             RestartIds,
         ],
@@ -198,6 +203,8 @@ fn random_lives_find_planted_bugs_and_are_made_short() {
         Bug::ForgetAtOnce,
         Bug::ForwardOnly,
         Bug::NoFirstRecordGate,
+        Bug::MoveWithRecordsOut,
+        Bug::LateRequestsUnordered,
     ] {
         let result = TestRunner::new_with_rng(
             config(2000),

@@ -8,9 +8,10 @@ use std::{
 };
 
 use crate::{
+    kafka::ClientId,
     outbox::{FetchRequest, Fetched, RowId, RowIdentity},
     relay::core::{
-        Core, Outcome, TopicPresence,
+        Core, Destination, Outcome, TopicPresence,
         ids::{Slot, TopicIndex},
         in_flight::{Budget, SettleBatch},
         model::{
@@ -59,12 +60,14 @@ pub(super) enum ProbeProducer {
 pub(super) struct Record {
     pub(super) slot: Slot,
     pub(super) row: Row,
+    /// The client that has it. Records of different clients are written in any order.
+    pub(super) client: ClientId,
 }
 
 impl Hash for Record {
     /// Leaves the slot out: two states that differ only in slots are alike.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.row.hash(state);
+        (self.row, self.client).hash(state);
     }
 }
 
@@ -165,8 +168,13 @@ pub(super) struct Process {
     pub(super) sending: Sending,
     /// Records of the main producer, in the order in which they were sent.
     pub(super) queue: Vec<Record>,
-    /// Topics of one partition each, whose brokers know the producer: they have something of it.
-    pub(super) known: BTreeSet<u8>,
+    /// Clients, and topics of one partition each whose brokers know them: they have something of
+    /// them.
+    pub(super) known: BTreeSet<(ClientId, u8)>,
+    /// The client that was added last.
+    pub(super) newest: ClientId,
+    /// Clients that were taken away, and are still needed.
+    pub(super) leaving: Vec<ClientId>,
     /// Records of the probe producer.
     pub(super) probed: Vec<Record>,
     pub(super) probe_producer: ProbeProducer,
@@ -203,6 +211,8 @@ impl Process {
             sending: Sending::Open,
             queue: vec![],
             known: BTreeSet::new(),
+            newest: ClientId::FIRST,
+            leaving: vec![],
             probed: vec![],
             probe_producer: ProbeProducer::None,
             reports: vec![],
@@ -238,12 +248,14 @@ impl Process {
             return self.core.on_fetch_failed(now);
         }
         for outgoing in self.core.accept(&plan, fetched, now) {
-            let may_send = self.core.may_send(&outgoing, now) || bug == Bug::NoFirstRecordGate;
-            match database.row(outgoing.row.event_id) {
-                Some(row) if may_send && self.sending == Sending::Open => {
+            let destination = self.core.admit(&outgoing, now);
+            let client = self.client_for(destination, bug);
+            match (database.row(outgoing.row.event_id), client) {
+                (Some(row), Some(client)) if self.sending == Sending::Open => {
                     let record = Record {
                         slot: outgoing.slot,
                         row,
+                        client,
                     };
                     self.queue.push(record);
                     if bug == Bug::AckBeforeReport {
@@ -255,6 +267,45 @@ impl Process {
                 _ => self.core.on_report(outgoing.slot, Outcome::NotSent, now),
             }
         }
+    }
+
+    /// The client that gets a record; `None` if it may not be sent. Planted bugs choose another one.
+    fn client_for(&self, destination: Option<Destination>, bug: Bug) -> Option<ClientId> {
+        let has_moved = self.newest != ClientId::FIRST;
+        match (bug, destination) {
+            (Bug::MoveWithRecordsOut, Some(_)) | (Bug::NoFirstRecordGate, None) => {
+                Some(self.newest)
+            }
+            (Bug::NoFirstRecordGateAfterMove, None) if has_moved => Some(self.newest),
+            (_, destination) => destination.map(|destination| destination.client),
+        }
+    }
+
+    /// The main producer gets another client.
+    pub(super) fn add_client(&mut self) {
+        self.newest = self.newest.next();
+        self.core.add_client(self.newest);
+    }
+
+    /// Takes the newest client away. Returns whether there was more than one.
+    pub(super) fn remove_client(&mut self) -> bool {
+        let removed = self.core.remove_client();
+        self.leaving.extend(removed);
+        removed.is_some()
+    }
+
+    /// Destroys clients that were taken away and that no partition needs. What they have gets no
+    /// report.
+    pub(super) fn destroy_left_clients(&mut self) -> bool {
+        let before = self.leaving.len();
+        let core = &self.core;
+        let (free, needed): (Vec<_>, Vec<_>) =
+            (self.leaving.iter().copied()).partition(|client| core.is_client_free(*client));
+        self.leaving = needed;
+        self.queue.retain(|record| !free.contains(&record.client));
+        self.reports
+            .retain(|(record, _)| !free.contains(&record.client));
+        self.leaving.len() < before
     }
 
     /// A planted bug: takes rows again that are in flight.
@@ -292,11 +343,13 @@ impl Process {
         }
         let probed = self.core.next_probe(now).unwrap_or_default();
         for outgoing in &probed {
-            let may_send = self.core.may_send(outgoing, now) || bug == Bug::NoProbeFirstRecordGate;
+            let may_send =
+                self.core.admit(outgoing, now).is_some() || bug == Bug::NoProbeFirstRecordGate;
             match database.row(outgoing.row.event_id) {
                 Some(row) if may_send => self.probed.push(Record {
                     slot: outgoing.slot,
                     row,
+                    client: ClientId::FIRST,
                 }),
                 Some(_) => self.core.on_report(outgoing.slot, Outcome::NotSent, now),
                 None => self.core.on_report(outgoing.slot, Outcome::Published, now),
@@ -349,7 +402,9 @@ impl Process {
         }
         let mut on_its_way = self.purge();
         self.sending = Sending::Broken;
-        on_its_way.retain(|record| record.row.key.topic != topic || !self.known.contains(&topic));
+        on_its_way.retain(|record| {
+            record.row.key.topic != topic || !self.known.contains(&(record.client, topic))
+        });
         on_its_way
     }
 
@@ -386,7 +441,7 @@ impl Process {
         if exists || is_on_its_way {
             return;
         }
-        self.known.remove(&topic);
+        self.known.retain(|(_, known)| *known != topic);
         if let ProbeProducer::Open(known) = &mut self.probe_producer {
             known.remove(&topic);
         }

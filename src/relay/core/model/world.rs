@@ -54,6 +54,9 @@ pub(super) enum Step {
     /// Kafka writes the oldest record of a topic. A number above those of the processes is that of
     /// a producer that no longer exists.
     Append(usize, u8),
+    /// Kafka writes the oldest record of a topic that another client has than the one of
+    /// [`Self::Append`].
+    AppendOther(usize, u8),
     Settle(usize),
     SettleBegins(usize),
     SettleRuns(usize),
@@ -82,6 +85,10 @@ pub(super) enum Step {
     /// The producer is retired: because it failed for good, or because of a new password.
     Retire(usize),
     NewProducer(usize),
+    AddClient(usize),
+    RemoveClient(usize),
+    /// Clients that were taken away and are not needed are destroyed.
+    DestroyClients(usize),
     /// The pause of a topic is over.
     Resume(usize),
     /// Candidates, or the first row of a topic, are looked up or probed.
@@ -199,12 +206,15 @@ impl World {
             Step::Plan(at) | Step::Read(at) | Step::Accept(at) | Step::GapScan(at) => {
                 Ok(self.read(at, step))
             }
-            Step::Append(from, topic) => self.append(from, topic),
+            Step::Append(..) | Step::AppendOther(..) => self.append(step),
             Step::Report(at)
             | Step::Refuse(at, _)
             | Step::Reject(at, ..)
             | Step::Retire(at)
             | Step::NewProducer(at) => Ok(self.produce(at, step)),
+            Step::AddClient(at) | Step::RemoveClient(at) | Step::DestroyClients(at) => {
+                Ok(self.resize(at, step))
+            }
             Step::Probe(at)
             | Step::AppendProbe(at)
             | Step::RejectProbe(at, ..)
@@ -243,7 +253,10 @@ impl World {
 
     // --- Kafka
 
-    fn append(&mut self, from: usize, topic: u8) -> Result<bool, Violation> {
+    fn append(&mut self, step: Step) -> Result<bool, Violation> {
+        let (Step::Append(from, topic) | Step::AppendOther(from, topic)) = step else {
+            return Ok(false);
+        };
         let own = from < self.processes.len();
         let queue = match own {
             true => &self.process(from).queue,
@@ -252,17 +265,15 @@ impl World {
                 None => return Ok(false),
             },
         };
-        let Some(first) = queue
-            .iter()
-            .position(|record| record.row.key.topic == topic)
-        else {
+        let is_late = !own && self.scenario.bug == Bug::LateRequestsUnordered;
+        let Some(first) = next_written(queue, step, topic, is_late) else {
             return Ok(false);
         };
         let row = queue[first].row;
         if own {
             self.processes[from].edit(|process| {
                 let record = process.queue.remove(first);
-                process.known.insert(topic);
+                process.known.insert((record.client, topic));
                 match self.scenario.bug {
                     Bug::AckBeforeReport => {}
                     _ if self.scenario.fine || process.life == Life::Paused => {
@@ -280,5 +291,19 @@ impl World {
         }
         self.judge_appended(row)?;
         Ok(true)
+    }
+}
+
+/// Index of the record that is written next: the oldest of the topic, or the oldest that another
+/// client has.
+fn next_written(queue: &[Record], step: Step, topic: u8, unordered: bool) -> Option<usize> {
+    let of_topic = |record: &Record| record.row.key.topic == topic;
+    let first = queue.iter().position(of_topic)?;
+    match step {
+        Step::AppendOther(..) => queue
+            .iter()
+            .position(|record| of_topic(record) && record.client != queue[first].client),
+        _ if unordered => queue.iter().rposition(of_topic),
+        _ => Some(first),
     }
 }

@@ -45,7 +45,7 @@ spec:
     host: file-service-db-rw.essays.svc
     name: file_service
     credentialsSecretRef: {name: file-service-db-app}   # keys username and password
-    maxConnections: 4
+    maxConnections: 5
 ",
     },
     Section {

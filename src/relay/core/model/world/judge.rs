@@ -177,6 +177,7 @@ impl World {
         for topic in 0..self.scenario.topics() {
             self.apply(Step::TopicSeen(at, topic, true))?;
             while self.apply(Step::Append(at, topic))? {}
+            self.apply(Step::DestroyClients(at))?;
         }
         // Rows that are being probed come first.
         while self.apply(Step::AppendProbe(at))?

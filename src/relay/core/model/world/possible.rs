@@ -24,7 +24,8 @@ impl World {
         }
         let producers = self.processes.len() + self.zombies.len();
         steps.extend((0..producers).flat_map(|from| {
-            (0..self.scenario.topics()).map(move |topic| Step::Append(from, topic))
+            (0..self.scenario.topics())
+                .flat_map(move |topic| [Step::Append(from, topic), Step::AppendOther(from, topic)])
         }));
         if self.faults_left > 0 && !over {
             steps.extend(
@@ -58,6 +59,9 @@ impl World {
                 });
                 if process.sending != Sending::Open {
                     steps.extend([Step::Retire(at), Step::NewProducer(at), Step::Resume(at)]);
+                }
+                if !process.leaving.is_empty() {
+                    steps.push(Step::DestroyClients(at));
                 }
                 steps.extend([
                     Step::Resume(at),
@@ -112,6 +116,7 @@ impl World {
                 ]
             }
             Fault::GiveBack => vec![Step::GiveBack(at)],
+            Fault::Resize => vec![Step::AddClient(at), Step::RemoveClient(at)],
             Fault::TopicMissing => topics
                 .map(|topic| Step::TopicSeen(at, topic, false))
                 .collect(),

@@ -2,6 +2,7 @@
 //! [`super::statements`]. Each returns whether it was possible.
 
 use super::*;
+use crate::kafka::ClientId;
 
 impl World {
     /// Services write rows, and transactions end.
@@ -204,9 +205,34 @@ impl World {
                 self.processes[at].edit(|process| {
                     process.sending = Sending::Open;
                     process.known.clear();
+                    process.newest = ClientId::FIRST;
+                    process.leaving.clear();
                     process.core.on_new_producer();
                 });
                 true
+            }
+            _ => false,
+        }
+    }
+
+    /// The main producer gets a client, or loses one.
+    pub(super) fn resize(&mut self, at: usize, step: Step) -> bool {
+        let process = self.process(at);
+        if process.life != Life::Runs || process.sending != Sending::Open {
+            return false;
+        }
+        let has_several = process.newest != ClientId::FIRST;
+        let is_one_leaving = !process.leaving.is_empty();
+        match step {
+            Step::AddClient(_) if self.spend(Fault::Resize) => {
+                self.processes[at].edit(Process::add_client);
+                true
+            }
+            Step::RemoveClient(_) if has_several => {
+                self.spend(Fault::Resize) && self.processes[at].edit(Process::remove_client)
+            }
+            Step::DestroyClients(_) if is_one_leaving => {
+                self.processes[at].edit(Process::destroy_left_clients)
             }
             _ => false,
         }

@@ -1,0 +1,98 @@
+//! Whether a producer may send, as far as its producer id is concerned. librdkafka reports each
+//! change of that state in its log, and nowhere else at once. Pure but for the clock.
+
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rdkafka::config::RDKafkaLogLevel;
+
+/// What has to be logged for [`Idempotence`]: a context of librdkafka's property `debug`, with a
+/// line for each change and none for a record.
+pub(super) const DEBUG_CONTEXT: &str = "eos";
+/// Level of these lines.
+pub(super) const LOG_LEVEL: RDKafkaLogLevel = RDKafkaLogLevel::Debug;
+const FACILITY: &str = "IDEMPSTATE";
+const ARROW: &str = " -> ";
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// It has no producer id yet.
+    #[default]
+    Waiting,
+    /// It sends.
+    Assigned,
+    /// It sends nothing before all requests under way have ended, and then raises its epoch. A
+    /// request to a broker that is frozen ends after `socket.timeout.ms`.
+    Draining(Instant),
+}
+
+/// Follows the state of one producer. Threads of librdkafka write it.
+#[derive(Debug, Default)]
+pub(super) struct Idempotence {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Idempotence {
+    /// Takes a line of librdkafka's log.
+    pub(super) fn on_log(&self, facility: &str, message: &str) {
+        if facility != FACILITY {
+            return;
+        }
+        if let Some((_, state)) = message.split_once(ARROW) {
+            *self.state() = state_of(state, Instant::now());
+            self.changed.notify_all();
+        }
+    }
+
+    /// How long it has been waiting for its requests to end, to raise its epoch. Zero if it is not.
+    pub(super) fn draining_for(&self) -> Duration {
+        match *self.state() {
+            State::Draining(since) => since.elapsed(),
+            State::Waiting | State::Assigned => Duration::ZERO,
+        }
+    }
+
+    /// Waits until it has a producer id. Blocks for up to `max`. Returns whether it has.
+    pub(super) fn wait_for_id(&self, max: Duration) -> bool {
+        let waiting = |state: &mut State| *state == State::Waiting;
+        let waited = self.changed.wait_timeout_while(self.state(), max, waiting);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *state == State::Assigned
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// librdkafka's name of a state -> state.
+fn state_of(name: &str, now: Instant) -> State {
+    match name {
+        "Assigned" => State::Assigned,
+        "DrainReset" | "DrainBump" => State::Draining(now),
+        _ => State::Waiting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lines_about_the_state_count_and_a_drain_takes_time() {
+        let idempotence = Idempotence::default();
+        assert!(!idempotence.wait_for_id(Duration::ZERO));
+        idempotence.on_log("GETPID", "state change WaitPID -> Assigned");
+        assert!(!idempotence.wait_for_id(Duration::ZERO));
+        idempotence.on_log(FACILITY, "[thrd:main]: state change WaitPID -> Assigned");
+        assert!(idempotence.wait_for_id(Duration::ZERO));
+        assert_eq!(idempotence.draining_for(), Duration::ZERO);
+        idempotence.on_log(FACILITY, "[thrd:x]: state change Assigned -> DrainBump");
+        assert!(!idempotence.wait_for_id(Duration::ZERO));
+        std::thread::yield_now();
+        assert!(idempotence.draining_for() > Duration::ZERO);
+    }
+}
