@@ -20,13 +20,13 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct Breaker {
     /// Time without an acknowledgement after which the relay halves the number of rows in flight. A
-    /// topic without one for this long, while other topics get theirs, is paused. At least 100ms,
-    /// and less than openAfter. Default: 2s.
+    /// topic without one for this long, while other topics get theirs, is paused. Brokers that are
+    /// far away, or throttle, get more time. At least 100ms, and less than openAfter. Default: 2s.
     #[serde(default = "default_slow_after")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub slow_after: String,
-    /// Time without an acknowledgement after which the relay stops sending new records. At most
-    /// 10m. Default: 10s.
+    /// Time without an acknowledgement after which the relay stops sending new records. Brokers
+    /// that are far away, or throttle, get more time. At most 10m. Default: 10s.
     #[serde(default = "default_open_after")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub open_after: String,

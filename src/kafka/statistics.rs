@@ -55,7 +55,10 @@ impl Statistics {
     }
 }
 
-/// The part of librdkafka's JSON that is used. The rest is several times as long, and skipped.
+/// What follows the brokers in librdkafka's JSON: several times as long, and not used.
+const AFTER_BROKERS: &[u8] = br#", "topics":"#;
+
+/// The part of librdkafka's JSON that is used.
 #[derive(Deserialize)]
 struct Client<'a> {
     #[serde(borrow)]
@@ -88,9 +91,18 @@ impl Broker {
 }
 
 fn parse(json: &[u8]) -> Option<BrokerTimes> {
-    let client: Client<'_> = serde_json::from_slice(json).ok()?;
+    let mut brokers = without_topics(json).to_vec();
+    brokers.push(b'}');
+    let client: Client<'_> = serde_json::from_slice(&brokers).ok()?;
     let brokers = client.brokers.values().map(Broker::times);
     Some(brokers.fold(BrokerTimes::default(), BrokerTimes::merge))
+}
+
+/// The JSON object as far as the end of its brokers.
+fn without_topics(json: &[u8]) -> &[u8] {
+    let mut windows = json.windows(AFTER_BROKERS.len());
+    let end = windows.position(|window| window == AFTER_BROKERS);
+    &json[..end.unwrap_or(json.len())]
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::relay::core::{recent_max::RecentMax, throttle::Throttle};
 /// Round trips that a record may take beyond `slowAfter`. Connecting with TLS and a login, and
 /// becoming a producer that the broker knows, takes about as many.
 const ROUND_TRIPS: u32 = 12;
-/// Longest round trip that is believed: a satellite is closer. What takes longer is not distance.
+/// Longest round trip that counts as distance: a satellite is closer.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 /// By this part a round trip becomes shorter at once, at most: one short answer says little.
 const ROUND_TRIP_DECAY_DIVISOR: u32 = 8;

@@ -35,7 +35,8 @@ impl Mute {
 pub struct Throttle {
     /// The longest mute that may still delay requests.
     mute: Option<Mute>,
-    /// The mute that is reported. It grows in steps, so that the report does not change each second.
+    /// The mute that is reported. It grows in steps, so that the report does not change each
+    /// second.
     reported: Option<Mute>,
 }
 

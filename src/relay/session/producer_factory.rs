@@ -3,7 +3,10 @@
 use tokio::sync::watch::Receiver;
 
 use crate::{
-    kafka::{BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer, Statistics},
+    kafka::{
+        BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Observations, Producer,
+        Statistics,
+    },
     relay::{
         RunOptions,
         status::{ProblemSource, Status},
@@ -22,10 +25,8 @@ pub(super) struct ProducerFactory<'a> {
     partitions: Vec<usize>,
     /// Upper bound of a batch, in bytes: a larger one was rejected though none of its records was.
     batch_bytes_max: usize,
-    /// Shared with each producer, which sets it.
-    cluster_error: LastClusterError,
-    /// Shared with each producer, which adds to it.
-    statistics: Statistics,
+    /// Shared with each producer, which adds to them.
+    observations: Observations,
 }
 
 impl<'a> ProducerFactory<'a> {
@@ -44,8 +45,7 @@ impl<'a> ProducerFactory<'a> {
             batch_limits,
             partitions: vec![1; options.settings.topics.len()],
             batch_bytes_max: usize::MAX,
-            cluster_error: LastClusterError::default(),
-            statistics: Statistics::default(),
+            observations: Observations::default(),
         }
     }
 
@@ -82,12 +82,12 @@ impl<'a> ProducerFactory<'a> {
 
     /// The last error of the cluster that a producer of this factory met.
     pub(super) fn cluster_error(&self) -> &LastClusterError {
-        &self.cluster_error
+        &self.observations.cluster_error
     }
 
     /// What the producers of this factory measure of the brokers.
     pub(super) fn statistics(&self) -> &Statistics {
-        &self.statistics
+        &self.observations.statistics
     }
 
     /// Sizes that fit the topics, with batches that are not larger than one that was rejected.
@@ -110,8 +110,7 @@ impl<'a> ProducerFactory<'a> {
             &secrets,
             &self.options.pod,
             self.bounded_limits(),
-            self.cluster_error.clone(),
-            self.statistics.clone(),
+            self.observations.clone(),
         );
         let problem = made.as_ref().err().map(ConfigError::problem);
         self.status

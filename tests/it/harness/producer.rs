@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use outbox_relay::{
-    kafka::{BatchLimits, DeliveryError, LastClusterError, Producer, Record, Statistics},
+    kafka::{BatchLimits, DeliveryError, LastClusterError, Observations, Producer, Record},
     report::ProblemClass,
     secrets::Secrets,
     settings::{KafkaSettings, TlsMode, TlsSettings},
@@ -51,8 +51,10 @@ impl Sender {
             &Secrets::folder("/nowhere"),
             "it",
             batch_limits,
-            cluster_error.clone(),
-            Statistics::default(),
+            Observations {
+                cluster_error: cluster_error.clone(),
+                ..Observations::default()
+            },
         );
         Self {
             producer: producer.expect("a producer"),

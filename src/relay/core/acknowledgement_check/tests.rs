@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    kafka::BrokerTimes,
     outbox::{
         FetchRequest, Fetched, Grant, Lane, LaneRead, OutboxRow, Parked, RowId, RowText, Snapshot,
     },
@@ -193,6 +194,15 @@ impl World {
             .for_each(|(slot, _)| self.core.on_report(slot, Outcome::Published, self.now));
     }
 
+    /// Producers measure how far away the brokers are, and for how long they mute requests.
+    fn measure(&mut self, round_trip_ms: u64, muted_for: u64) {
+        let times = BrokerTimes {
+            round_trip: Some(Duration::from_millis(round_trip_ms)),
+            throttle: seconds(muted_for),
+        };
+        self.core.on_broker_times(times, self.now);
+    }
+
     fn heal(&mut self) {
         for (slot, _) in std::mem::take(&mut self.sent) {
             self.core.on_report(slot, Outcome::Published, self.now);
@@ -221,8 +231,72 @@ fn row(lane: u8, id: i64, topic: TopicIndex) -> OutboxRow {
     )
 }
 
+/// A row of the sick topic with a key of 200 bytes.
+fn large_row(id: i64) -> OutboxRow {
+    let (key, topic) = (format!("{id:0200}"), format!("t{}", SICK.index()));
+    OutboxRow::with(
+        (id % 64) as u8,
+        id,
+        RowText {
+            aggregate_id: &key,
+            topic: Some(&topic),
+            ..RowText::PLAIN
+        },
+    )
+}
+
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+/// By round trip and length of a mute: the time until a topic counts as stalled.
+#[test]
+fn a_topic_is_stalled_later_where_the_brokers_take_longer() {
+    for (round_trip_ms, muted_for, stalled_after_ms) in [
+        (0, 0, 2_000),
+        (20, 0, 2_240),
+        (100, 0, 3_200),
+        (300, 0, 5_600),
+        (0, 5, 12_000),
+    ] {
+        let mut world = World::new();
+        world.measure(round_trip_ms, muted_for);
+        world.commit(SICK, 10, 64);
+        world.turn(Duration::from_millis(20));
+        let began = world.now;
+        world.now += Duration::from_millis(stalled_after_ms - 200);
+        while world.problems().is_empty() {
+            world.commit(WELL, 1, 64);
+            world.turn(Duration::from_millis(20));
+        }
+        let after_ms = (world.now - began).as_millis() as u64;
+        assert!(
+            (stalled_after_ms..stalled_after_ms + 200).contains(&after_ms),
+            "{after_ms} ms, {round_trip_ms} ms away and muted for {muted_for} s"
+        );
+        assert_eq!(world.state(), BreakerState::Closed);
+    }
+}
+
+#[test]
+fn under_a_quota_few_bytes_are_with_the_producers_and_lanes_take_turns() {
+    let (mut world, mut rows_of_lanes) = (World::new(), [0; LANES]);
+    for id in 1..=6_400 {
+        world.rows.insert(RowId::new(id), large_row(id));
+    }
+    while rows_of_lanes.iter().sum::<usize>() < 3_200 {
+        world.measure(0, 60);
+        world.turn(Duration::from_millis(20));
+        let bytes = world.core.topics()[SICK].unacknowledged().bytes();
+        assert!(bytes < 4_096 + 300, "{bytes} bytes are with the producers");
+        for (slot, _) in &world.sent {
+            let row = world.core.in_flight().sent_row(*slot).expect("it was sent");
+            rows_of_lanes[row.lane.index()] += 1;
+        }
+        world.heal();
+    }
+    let (least, most) = (rows_of_lanes.iter().min(), rows_of_lanes.iter().max());
+    assert!(least >= Some(&45) && most <= Some(&55), "{rows_of_lanes:?}");
 }
 
 /// Ten rows of the sick topic for one of the other, in all lanes or in two.
