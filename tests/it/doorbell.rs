@@ -71,8 +71,7 @@ impl Ears {
 }
 
 async fn lane_of(connection: &mut PgConnection, key: &str) -> String {
-    let lane =
-        format!("select (hashtextextended('{key}' collate \"C\", 0) & 63)::smallint::text");
+    let lane = format!("select (hashtextextended('{key}' collate \"C\", 0) & 63)::smallint::text");
     value(connection, &lane).await
 }
 

@@ -27,10 +27,13 @@ async fn sleepers(admin: &mut PgConnection) -> Vec<i64> {
 
 async fn until_asleep(admin: &mut PgConnection, lanes: &[i64]) {
     let mut seen = Vec::new();
-    until(&format!("sleep on {lanes:?} lanes, not {seen:?}"), async || {
-        seen = sleepers(admin).await;
-        (seen == lanes).then_some(())
-    })
+    until(
+        &format!("sleep on {lanes:?} lanes, not {seen:?}"),
+        async || {
+            seen = sleepers(admin).await;
+            (seen == lanes).then_some(())
+        },
+    )
     .await;
 }
 

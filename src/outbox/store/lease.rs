@@ -9,8 +9,8 @@ use crate::{
     outbox::{
         ids::{Lane, RowId},
         store::{
-            Grant, LaneWatermark, Operation, Others, Parked, Store, StoreError, Survey, column, execute,
-            failed, lane_numbers, rows, tuple, tuples, xid,
+            Grant, LaneWatermark, Operation, Others, Parked, Store, StoreError, Survey, column,
+            execute, failed, lane_numbers, rows, tuple, tuples, xid,
         },
         unit_of_work::{Statement, UnitOfWork},
     },
