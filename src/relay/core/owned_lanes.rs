@@ -110,11 +110,12 @@ impl OwnedLane {
 impl Core {
     /// Records lanes that were claimed: each is read from the watermark of its last owner.
     pub fn on_granted(&mut self, grants: &[Grant], now: Instant) {
-        if !grants.is_empty() {
-            // A fetch under way may return rows of an earlier ownership, which another relay has
-            // published since.
-            self.discard_fetch();
+        if grants.is_empty() {
+            return;
         }
+        // A fetch under way may return rows of an earlier ownership, which another relay has
+        // published since.
+        self.discard_fetch();
         for grant in grants {
             let lane = OwnedLane::granted(grant, self.excluded_topics());
             self.lanes[grant.lane.index()] = Some(lane);

@@ -51,7 +51,7 @@ impl Server {
 
     async fn create_with(programs: PathBuf) -> Self {
         let folder = Self::folder();
-        let mut initdb = program(&programs.join("initdb"), &folder);
+        let mut initdb = program(programs.join("initdb"), &folder);
         let initdb = initdb.args([
             "--username=postgres",
             "--auth=trust",
@@ -106,7 +106,7 @@ impl Server {
 
     /// Starts the server and waits until it accepts connections.
     pub(crate) async fn up(&mut self) {
-        let mut postgres = program(&self.programs.join("postgres"), &self.folder);
+        let mut postgres = program(self.programs.join("postgres"), &self.folder);
         // Without fsync, commits survive the end of the process but not a crash of the machine,
         // which tests do not need.
         let settings = [
@@ -131,7 +131,7 @@ impl Server {
 
     /// Makes a standby that has received all commits so far and receives no later ones.
     pub(crate) fn start_standby(&self) {
-        let mut backup = program(&self.programs.join("pg_basebackup"), &self.folder);
+        let mut backup = program(self.programs.join("pg_basebackup"), &self.folder);
         let (port, folder) = (self.port.to_string(), self.folder.join("standby"));
         backup
             .args([

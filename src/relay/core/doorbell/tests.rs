@@ -105,11 +105,12 @@ fn a_refused_lock_is_tried_again_less_and_less_often() {
 
 #[test]
 fn each_cause_wakes_and_then_unlocks() {
+    type Cause = (&'static str, fn(&mut Doorbell, Instant), Readiness);
     let busy = Readiness {
         is_quiet: false,
         ..ready(&LANES_A)
     };
-    let causes: [(&str, fn(&mut Doorbell, Instant), Readiness); 4] = [
+    let causes: [Cause; 4] = [
         ("a ring", |bell, now| bell.on_ring(now), ready(&LANES_A)),
         (
             "rows",
