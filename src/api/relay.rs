@@ -99,8 +99,8 @@ pub struct OutboxRelaySpec {
     #[serde(default = "default_batch_size")]
     #[schemars(range(min = 1, max = 10000))]
     pub batch_size: i32,
-    /// Longest pause between two reads of an idle table, from 5ms to 10s, where relays do not sleep.
-    /// A duration is a number with unit ms, s, m or h. Default: 50ms.
+    /// Longest pause between two reads of an idle table, from 5ms to 10s, where relays do not
+    /// sleep. A duration is a number with unit ms, s, m or h. Default: 50ms.
     #[serde(default = "default_poll_interval")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     #[x_kube(validation = ("duration(self) >= duration('5ms') && duration(self) <= \

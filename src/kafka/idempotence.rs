@@ -18,13 +18,13 @@ const ARROW: &str = " -> ";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// It has no producer id yet.
+    /// The producer has no producer id yet.
     #[default]
     Waiting,
-    /// It sends.
+    /// The producer sends.
     Assigned,
-    /// It sends nothing before all requests under way have ended, and then raises its epoch. A
-    /// request to a broker that is frozen ends after `socket.timeout.ms`.
+    /// The producer sends nothing before all requests under way have ended. Then it raises its
+    /// epoch. A request to a broker that is frozen ends after `socket.timeout.ms`.
     Draining(Instant),
 }
 
@@ -47,7 +47,8 @@ impl Idempotence {
         }
     }
 
-    /// How long it has been waiting for its requests to end, to raise its epoch. Zero if it is not.
+    /// How long the producer has been waiting for its requests to end, to raise its epoch. Zero if
+    /// it is not.
     pub(super) fn draining_for(&self) -> Duration {
         match *self.state() {
             State::Draining(since) => since.elapsed(),
@@ -55,7 +56,7 @@ impl Idempotence {
         }
     }
 
-    /// Waits until it has a producer id. Blocks for up to `max`. Returns whether it has.
+    /// Waits until the producer has a producer id. Blocks for up to `max`. Returns whether it has.
     pub(super) fn wait_for_id(&self, max: Duration) -> bool {
         let waiting = |state: &mut State| *state == State::Waiting;
         let waited = self.changed.wait_timeout_while(self.state(), max, waiting);

@@ -355,8 +355,8 @@ impl Producer {
         })
     }
 
-    /// Whether a record was refused because this producer does not know its partition: a broker that
-    /// lags behind has told it of fewer. It would learn of it within 5 minutes.
+    /// Whether a record was refused because this producer does not know its partition: the broker
+    /// that it asked lags behind. It asks again within 5 minutes.
     #[must_use]
     pub fn has_missed_partition(&self) -> bool {
         self.inner

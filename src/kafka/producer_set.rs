@@ -1,6 +1,6 @@
-//! Several strict producers that act as one: the clients of the main producer. Who sends chooses the
-//! client of each record, so that what holds for a producer holds for each partition: order, and no
-//! gap.
+//! Several strict producers that act as one: the clients of the main producer. The sender chooses
+//! the client of each record, so that what holds for a producer holds for each partition: order,
+//! and no gap.
 //!
 //! Why several: librdkafka puts one partition into a request, and an idempotent producer has at
 //! most five requests under way per broker. With many partitions and a broker that is not next
@@ -56,8 +56,8 @@ impl ProducerSet {
         self.newest
     }
 
-    /// Takes a client out. Nothing of it may be out. Returns `None` for the last client, and for one
-    /// that the set does not have.
+    /// Takes a client out. Nothing of it may be out. Returns `None` for the last client, and for
+    /// one that the set does not have.
     pub fn remove(&mut self, client: ClientId) -> Option<Producer> {
         let at = self.clients.iter().position(|(id, _)| *id == client)?;
         (self.clients.len() > 1).then(|| self.clients.remove(at).1)

@@ -1,8 +1,8 @@
 //! The doorbell's connection: it holds the locks of lanes whose relay sleeps, and receives rings.
 //! IO.
 //!
-//! It is a connection of its own. It never connects again: the locks and the rings of a connection
-//! that is gone are gone, and whoever holds it must know.
+//! It is a connection of its own, and never connects again: with the connection its locks and rings
+//! are gone, and the relay must notice.
 
 use std::time::Duration;
 

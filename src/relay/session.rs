@@ -34,11 +34,11 @@ use crate::{
         session::{
             producers::Producers,
             reporter::Reporter,
-            ringing::{BellEnd, BellLine},
+            ringing::BellLine,
             shutdown::Shutdown,
             tasks::{
-                BacklogEnd, DispositionEnd, FetchEnd, GapScanEnd, LeaseRoundEnd, LookupEnd,
-                PurgeEnd, SettleEnd, Tasks, TickEnd,
+                BacklogEnd, BellEnd, DispositionEnd, FetchEnd, GapScanEnd, LeaseRoundEnd,
+                LookupEnd, PurgeEnd, SettleEnd, Tasks, TickEnd,
             },
             timers::Timers,
         },

@@ -173,9 +173,11 @@ fn statements_go_through_units_of_work() {
         &["statement_cache_capacity("],
         "each capacity leaves named statements behind at a pooler",
     );
-    let pools = sources()
-        .into_iter()
-        .filter(|source| source.path != "outbox/unit_of_work.rs" && source.code.contains("PgPool"));
+    // The listener of the doorbell's connection needs a pool, which has nothing else.
+    let allowed = ["outbox/unit_of_work.rs", "outbox/bell.rs"];
+    let pools = sources().into_iter().filter(|source| {
+        !allowed.contains(&source.path.as_str()) && source.code.contains("PgPool")
+    });
     assert_eq!(
         pools.map(|source| source.path).collect::<Vec<_>>(),
         Vec::<String>::new(),

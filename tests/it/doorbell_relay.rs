@@ -185,11 +185,16 @@ async fn rings_that_nobody_reads_do_not_keep_a_frozen_relay_asleep() {
     let mut writer = database.connect_as(&database.producer).await;
     // Each ring of a transaction of its own is sent; of one transaction, equal ones are not.
     let rings = format!(
-        "do $$ begin for n in 1 .. 100000 loop perform pg_notify('outbox_' || \
+        "do $$ begin for n in 1 .. 500000 loop perform pg_notify('outbox_' || \
          'outbox.event'::regclass::oid, n::text); end loop; {}; end $$",
         event("frozen", &topic).replace("select", "perform")
     );
     execute(&mut admin, &rings).await;
+    until("the connection to be full", async || {
+        let full = "select count(*) from pg_stat_activity where wait_event = 'ClientWrite'";
+        (value::<i64>(&mut admin, full).await == 1).then_some(())
+    })
+    .await;
     until_asleep(&mut admin, &[]).await;
     execute(&mut writer, &event("later", &topic)).await;
     frozen.signal("CONT");

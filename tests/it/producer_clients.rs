@@ -1,5 +1,5 @@
-//! The clients of the main producer on real brokers: what librdkafka does to a whole client when one
-//! partition has a problem must not reach the others for long, and leaves no gap.
+//! The clients of the main producer on real brokers: what librdkafka does to a whole client when
+//! one partition has a problem must not reach the others for long, and leaves no gap.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -78,6 +78,19 @@ async fn wait_until_alone_in_sync(servers: &str, topic: &str) {
     .await;
 }
 
+/// Waits until the cluster lists a single broker.
+async fn wait_until_alone(server: &str) {
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", server)
+        .create()
+        .expect("a client");
+    until("one broker", async || {
+        let metadata = client.fetch_metadata(None, Duration::from_secs(5)).ok()?;
+        (metadata.brokers().len() == 1).then_some(())
+    })
+    .await;
+}
+
 async fn published(relay: &Relay, topic: &str) -> f64 {
     let metric = format!("outbox_events_published_total{{topic=\"{topic}\"}}");
     relay.metric(&metric).await
@@ -124,6 +137,7 @@ fn first_occurrences(records: &[Record]) -> Vec<i64> {
 async fn while_a_client_waits_for_a_broker_that_hangs_its_other_partitions_go_on() {
     let mut brokers = Brokers::start(3).await;
     let servers = brokers.servers();
+    let first = servers.split(',').next().expect("three").to_owned();
     let [guarded, hangs, other] = ["guarded", "hangs", "other"].map(topic_name);
     for (topic, replicas) in [
         (&guarded, &[&[1, 2][..]][..]),
@@ -147,14 +161,15 @@ async fn while_a_client_waits_for_a_broker_that_hangs_its_other_partitions_go_on
     wait_until_alone_in_sync(&servers, &guarded).await;
     brokers.signal(3, "STOP");
     insert_large(&database, &hangs, 1).await;
-    let first = format!(
-        "127.0.0.1:{}",
-        servers.split([':', ',']).nth(1).expect("a port")
-    );
+    // Before that, a request to change a topic may go to the broker that hangs.
+    wait_until_alone(&first).await;
     until("a client that waits for its requests", async || {
-        insert_large(&database, &guarded, 30).await;
-        set_min_insync(&first, &guarded, "2").await;
-        set_min_insync(&first, &guarded, "1").await;
+        // Several requests of 1 MB each are under way: one is rejected, and the next one is not.
+        insert_large(&database, &guarded, 200).await;
+        for _ in 0..5 {
+            set_min_insync(&first, &guarded, "2").await;
+            set_min_insync(&first, &guarded, "1").await;
+        }
         relay.log().contains(RETIRED).then_some(())
     })
     .await;

@@ -113,6 +113,7 @@ impl Setup {
             keys: 100,
             during,
             open_max,
+            pause_max: Duration::ZERO,
         }
     }
 

@@ -108,6 +108,12 @@ impl Store {
     }
 
     /// Reads like [`Self::parked`], in a transaction that has begun.
+    ///
+    /// # Errors
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, drop the unit of work too.
     pub(super) async fn read_parked(
         &self,
         work: &mut UnitOfWork,

@@ -6,9 +6,9 @@ use crate::{
     outbox::OutboxRow,
     relay::core::{
         Core, Outcome,
-        first_record_gate::Delivery,
         ids::Slot,
         in_flight::{ReturnedRow, SentRow},
+        partition_client::Delivery,
     },
     report::ProblemClass,
 };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     outbox::Lane,
-    relay::core::{Core, fetch_plan::PAUSE_AFTER_WORK, owned_lanes::OwnedLane},
+    relay::core::{Core, owned_lanes::OwnedLane},
 };
 
 /// How long a relay stays awake after the last row. Rows that come faster than this ring for none
@@ -29,8 +29,11 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 const RINGS_MAX: u32 = 50;
 /// Time in which [`RINGS_MAX`] counts, and how long the relay stays awake then.
 const RINGS_PERIOD: Duration = Duration::from_secs(1);
-/// How long the relay stays awake after it found a row that had not rung: somebody inserts without
-/// the trigger.
+/// How long the relay waits for the ring of a row that a fetch during its sleep found: the server
+/// may be slow to deliver it.
+const RING_MAX: Duration = Duration::from_millis(500);
+/// How long the relay stays awake after a row that did not ring: somebody inserts without the
+/// trigger.
 const AWAKE_AFTER_SILENT_ROW: Duration = Duration::from_secs(60);
 /// Pause between two requests on the bell's connection, which the server ends after 5 s without
 /// one. With the longest wait for an answer it is less than that.
@@ -186,7 +189,7 @@ impl Doorbell {
     /// Records that the connection is gone, and its locks with it.
     fn on_lost(&mut self) {
         self.state = State::Absent;
-        self.is_requesting = false;
+        (self.is_requesting, self.has_silent_rows) = (false, false);
     }
 
     /// When [`Self::next_request`] has something to do; `None` while a request is under way or
@@ -322,11 +325,11 @@ impl Doorbell {
     /// Records what a fetch found: rows, or nothing, of which no more waits.
     pub(super) fn on_fetched(&mut self, found: Found, now: Instant) {
         match (found, self.state) {
-            (Found::Nothing, State::Deciding(locked)) => self.fall_asleep(locked),
-            (Found::Nothing, _) => {}
+            (Found::NoRows, State::Deciding(locked)) => self.fall_asleep(locked),
+            (Found::NoRows, _) => {}
             (Found::Rows, state) => {
                 self.stay_awake(now, AWAKE_AFTER_ROWS);
-                self.wake_for_rows(state);
+                self.wake_for_rows(state, now);
             }
         }
     }
@@ -336,9 +339,12 @@ impl Doorbell {
         self.refusals = 0;
     }
 
-    fn wake_for_rows(&mut self, state: State) {
+    fn wake_for_rows(&mut self, state: State, now: Instant) {
         match state {
-            State::Asleep(_) => (self.state, self.has_silent_rows) = (State::Waking, true),
+            State::Asleep(_) => {
+                (self.state, self.has_silent_rows) = (State::Waking, true);
+                self.stay_awake(now, RING_MAX);
+            }
             State::Locked(_) | State::Deciding(_) => self.state = State::Waking,
             _ => {}
         }
@@ -351,7 +357,7 @@ pub(super) enum Found {
     /// New rows, or a hint that more wait.
     Rows,
     /// All lanes were read to their ends, and no row was new.
-    Nothing,
+    NoRows,
 }
 
 impl Core {
@@ -408,12 +414,6 @@ impl Core {
     #[must_use]
     pub fn may_hold_bell_locks(&self) -> bool {
         self.doorbell.may_hold_locks()
-    }
-
-    /// Begins the next fetch now, and those after it as after rows.
-    fn poll_now(&mut self, now: Instant) {
-        self.pause = PAUSE_AFTER_WORK;
-        self.fetch_at = self.fetch_at.min(now);
     }
 
     /// When the next fetch begins although nothing rang, if the relay sleeps.

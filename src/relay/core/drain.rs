@@ -51,8 +51,9 @@ impl Core {
     /// Whether there are [`Self::drained_lanes`].
     #[must_use]
     pub fn has_drained_lanes(&self) -> bool {
-        self.lanes_by_number()
-            .any(|(number, lane)| lane.is_leaving() && self.in_flight.is_lane_empty(number))
+        // Asked in each turn of the loop, in most of which no lane leaves.
+        let any_leaves = self.lanes_by_number().any(|(_, lane)| lane.is_leaving());
+        any_leaves && !self.drained_lanes().is_empty()
     }
 
     /// Whether a lane is owned and kept.

@@ -445,7 +445,7 @@ impl Core {
     /// Sets when the next fetch begins, after one that brought `rows`.
     fn set_pace(&mut self, rows: usize, now: Instant) {
         let is_idle = rows == 0 && !self.has_more();
-        let found = if is_idle { Found::Nothing } else { Found::Rows };
+        let found = if is_idle { Found::NoRows } else { Found::Rows };
         self.doorbell.on_fetched(found, now);
         if self.has_rung() {
             self.fetch_at = now;
@@ -476,6 +476,12 @@ impl Core {
     #[must_use]
     pub fn needs_tick(&self) -> bool {
         !self.doorbell.is_asleep() && (self.in_flight.rows() > 0 || self.has_more())
+    }
+
+    /// Begins the next fetch now, and those after it as after rows.
+    pub(super) fn poll_now(&mut self, now: Instant) {
+        self.pause = PAUSE_AFTER_WORK;
+        self.fetch_at = self.fetch_at.min(now);
     }
 
     /// Delays the next fetch: until the end of a sleep, or else twice as long each time, up to the

@@ -19,7 +19,7 @@ use crate::{
     kafka::{ClientId, partition_of},
     relay::core::{
         ids::{Slot, TopicIndex},
-        partition_client::{Choice, PartitionClient},
+        partition_client::{Choice, Delivery, PartitionClient},
     },
 };
 
@@ -146,13 +146,6 @@ struct Sent {
     topic: TopicIndex,
     partition: usize,
     at: Instant,
-}
-
-/// How a record ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    Acknowledged,
-    Failed,
 }
 
 /// Which partitions know one producer, and which of its clients each of them has.

@@ -361,7 +361,7 @@ fn partitions_may_move_between_clients_at_any_step() {
         "clients added and removed",
         Scenario {
             faults: &[Fault::Resize],
-            faults_max: 3,
+            faults_max: 2,
             processes: 1,
             ..SMALL
         },

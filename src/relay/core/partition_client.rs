@@ -6,7 +6,14 @@
 //! late, because a broker ignores a late copy of a record that it has. After a failure or a purge
 //! it keeps its client, until a record is acknowledged or the whole producer is replaced.
 
-use crate::{kafka::ClientId, relay::core::first_record_gate::Delivery};
+use crate::kafka::ClientId;
+
+/// How a record ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Acknowledged,
+    Failed,
+}
 
 /// The client of one partition. Its fields are private, so that a partition changes its client by
 /// [`Self::choose`] alone.

@@ -27,8 +27,13 @@ impl Session<'_> {
     }
 
     /// Whether lanes can be given back now. Their keys wait until another relay claims them.
-    pub(super) fn may_release(&self, now: Instant) -> bool {
+    fn may_release(&self, now: Instant) -> bool {
         now >= self.timers.database && self.core.has_drained_lanes()
+    }
+
+    /// Whether lanes can be given back now, or once the doorbell has unlocked them.
+    pub(super) fn will_release(&self, now: Instant) -> bool {
+        self.may_release(now) || self.core.may_hold_bell_locks()
     }
 
     /// What a round that begins now needs to know.

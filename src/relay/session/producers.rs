@@ -587,8 +587,8 @@ impl<'a> Producers<'a> {
 
     /// The client in reserve, or a new one. `None` if the secrets or the properties allow none.
     fn first_client(&mut self) -> Option<Producer> {
-        // Making one fails without a connection: for a missing secret, or a property that librdkafka
-        // rejects.
+        // Making one fails without a connection: for a missing secret, or a property that
+        // librdkafka rejects.
         self.reserve.take().or_else(|| self.factory.make().ok())
     }
 

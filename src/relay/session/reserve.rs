@@ -41,12 +41,12 @@ impl Reserve {
         self.ready.pop()
     }
 
-    /// Takes in the clients that became ready, and begins as many as are missing.
+    /// Takes in the clients that became ready, and begins one of those that are missing.
     pub(super) fn maintain(&mut self, wanted: usize, factory: &ProducerFactory<'_>, now: Instant) {
         self.take_in_warm(now);
         self.serve_errors();
-        let missing = wanted.saturating_sub(self.ready.len() + self.warming.len());
-        for _ in 0..missing {
+        // One in a turn of the loop: to make one takes some milliseconds.
+        if self.ready.len() + self.warming.len() < wanted {
             self.begin(factory, now);
         }
     }

@@ -10,7 +10,10 @@ use crate::{
     outbox::{Bell, Lane, connect::Connect, error::DatabaseError},
     relay::{
         core::doorbell::{BellAnswer, BellRequest},
-        session::{Session, tasks::Task},
+        session::{
+            Session,
+            tasks::{BellEnd, Task},
+        },
     },
     settings::DatabaseSettings,
 };
@@ -27,16 +30,6 @@ pub(super) struct BellLine {
     bell: Option<Bell>,
     /// When it is opened next; `None`: never.
     open_at: Option<Instant>,
-}
-
-/// How a request to the doorbell's connection ended.
-pub(super) enum BellEnd {
-    /// It is open.
-    Opened(Bell),
-    /// The relay may not sleep on this server.
-    Unusable,
-    Answered(Bell, BellAnswer),
-    Failed(DatabaseError),
 }
 
 impl BellLine {
@@ -92,7 +85,7 @@ impl Session<'_> {
             let schema = settings.schema.clone();
             self.tasks.bell.start(async move {
                 match Bell::open(&connect, &schema).await {
-                    Ok(Some(bell)) => BellEnd::Opened(bell),
+                    Ok(Some(bell)) => BellEnd::Connected(bell),
                     Ok(None) => BellEnd::Unusable,
                     Err(error) => BellEnd::Failed(error),
                 }
@@ -115,7 +108,7 @@ impl Session<'_> {
     pub(super) fn on_bell(&mut self, end: BellEnd) {
         let now = Instant::now();
         match end {
-            BellEnd::Opened(bell) => {
+            BellEnd::Connected(bell) => {
                 self.line.bell = Some(bell);
                 self.core.on_bell_opened(now);
             }

@@ -121,12 +121,13 @@ impl Session<'_> {
     }
 
     /// Whether nothing is in flight, and nothing under way that could bring rows or lanes. A round
-    /// of the lease gives the lanes back before: to end the producers takes a while.
+    /// of the lease gives the lanes back before, once the doorbell has unlocked them: to end the
+    /// producers takes a while.
     fn is_drained(&self, now: Instant) -> bool {
         self.core.in_flight().rows() == 0
             && self.tasks.fetch.is_idle()
             && self.tasks.lease_round.is_idle()
-            && (self.has_regressed() || !self.may_release(now))
+            && (self.has_regressed() || !self.will_release(now))
     }
 
     /// Ends the session in this way.

@@ -11,13 +11,16 @@ use futures::{
 
 use crate::{
     outbox::{
-        Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, RowId, RowIdentity, SequenceState,
-        StoreError, TableWide,
+        Bell, Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, RowId, RowIdentity,
+        SequenceState, StoreError, TableWide, error::DatabaseError,
     },
     relay::{
-        core::{Lookup, RejectedRow, gap_scan::GapScan, ids::Slot, watermarks::XidTick},
+        core::{
+            Lookup, RejectedRow, doorbell::BellAnswer, gap_scan::GapScan, ids::Slot,
+            watermarks::XidTick,
+        },
         lease::LeaseOutcome,
-        session::{Event, ringing::BellEnd},
+        session::Event,
     },
 };
 
@@ -82,6 +85,16 @@ pub(super) struct LookupEnd {
 pub(super) struct DispositionEnd {
     pub(super) rejected: RejectedRow,
     pub(super) result: Result<(), StoreError>,
+}
+
+/// How a request to the doorbell's connection ended.
+pub(super) enum BellEnd {
+    /// The connection is open.
+    Connected(Bell),
+    /// The relay may not sleep on this server.
+    Unusable,
+    Answered(Bell, BellAnswer),
+    Failed(DatabaseError),
 }
 
 /// Work of one kind: under way, or not.

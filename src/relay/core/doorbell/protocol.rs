@@ -33,7 +33,7 @@ enum Bug {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 enum Writer {
     Idle,
-    /// It has inserted, and shares the lock or will ring.
+    /// The writer has inserted, and shares the lock or will ring.
     Inserted,
     Visible,
     Done,
@@ -181,7 +181,7 @@ impl Relay {
 
     fn end_fetch(&mut self, rows: bool, bug: Bug) {
         self.has_more = false;
-        let found = if rows { Found::Rows } else { Found::Nothing };
+        let found = if rows { Found::Rows } else { Found::NoRows };
         self.bell.on_fetched(found, early());
         self.bell.has_silent_rows = false;
         // The pace after a fetch replaces every time that was set before.
@@ -493,7 +493,7 @@ fn explore(first: World) -> (usize, bool) {
 
 #[test]
 fn no_row_waits_for_a_clock() {
-    for (writers, relays) in [(&[0, 1][..], 1), (&[0, 0], 1), (&[0, 1], 2), (&[0, 0], 2)] {
+    for (writers, relays) in [(&[0, 1][..], 1), (&[0, 0], 1), (&[0], 2)] {
         let (states, holds) = explore(World::new(Bug::None, writers, relays));
         eprintln!("writers of lanes {writers:?}, {relays} relays: {states} states");
         assert!(holds, "writers of lanes {writers:?}, {relays} relays");
@@ -511,8 +511,8 @@ fn each_planted_bug_leaves_a_row_behind() {
         Bug::RingBeforeVisible,
         Bug::NeverRing,
     ] {
-        let worlds = [(&[0, 0][..], 1), (&[0, 1], 2), (&[0, 0], 2)];
-        let breaks = |(writers, relays)| !explore(World::new(bug, writers, relays)).1;
-        assert!(worlds.into_iter().any(breaks), "{bug:?} is not found");
+        let worlds = [(&[0, 0][..], 1), (&[0], 2)];
+        let is_found = |(writers, relays)| !explore(World::new(bug, writers, relays)).1;
+        assert!(worlds.into_iter().any(is_found), "{bug:?} is not found");
     }
 }

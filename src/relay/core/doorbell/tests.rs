@@ -1,4 +1,8 @@
 use super::*;
+use crate::{
+    outbox::{Grant, RowId},
+    relay::core::{in_flight::Budget, routing::Routes},
+};
 
 const LANES_A: [Lane; 2] = [Lane::new(0), Lane::new(1)];
 
@@ -33,7 +37,7 @@ fn locked() -> (Doorbell, Instant) {
 fn asleep() -> (Doorbell, Instant) {
     let (mut bell, now) = locked();
     bell.on_fetch_begun(ready(&LANES_A).lanes);
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(bell.is_asleep());
     (bell, now)
 }
@@ -73,17 +77,17 @@ fn only_a_fetch_of_all_locked_lanes_that_begins_after_the_lock_decides() {
     bell.on_fetch_begun(ready(&LANES_A).lanes);
     bell.next_request(ready(&LANES_A), now);
     bell.on_answer(BellAnswer::Locked, now);
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(!bell.is_asleep(), "it began before");
     bell.on_fetch_begun(ready(&LANES_A[..1]).lanes);
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(!bell.is_asleep(), "it left out a lane");
     bell.on_fetch_begun(ready(&LANES_A).lanes);
     bell.on_fetch_useless();
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(!bell.is_asleep(), "its rows were not used");
     bell.on_fetch_begun(ready(&LANES_A).lanes);
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(bell.is_asleep());
 }
 
@@ -134,7 +138,7 @@ fn a_ring_during_a_fetch_asks_for_another_one() {
     let (mut bell, now) = locked();
     bell.on_fetch_begun(ready(&LANES_A).lanes);
     bell.on_ring(now);
-    bell.on_fetched(Found::Nothing, now);
+    bell.on_fetched(Found::NoRows, now);
     assert!(bell.has_rung && !bell.is_asleep());
     bell.on_fetch_begun(ready(&LANES_A).lanes);
     assert!(!bell.has_rung);
@@ -162,7 +166,7 @@ fn a_row_that_did_not_ring_keeps_it_awake_for_a_minute() {
         if rings {
             bell.on_ring(now);
         }
-        let then = now + AWAKE_AFTER_ROWS;
+        let then = now + RING_MAX;
         let request = bell.next_request(ready(&LANES_A), then);
         assert_eq!(request, rings.then(locks), "rings: {rings}");
     }
@@ -181,4 +185,30 @@ fn a_connection_that_is_idle_is_pinged_and_one_that_is_gone_is_not_used() {
     bell.on_lost();
     assert!(!bell.is_asleep() && !bell.may_hold_locks());
     assert_eq!(bell.next_request_at(ready(&LANES_A), then), None);
+}
+
+/// Otherwise rounds of the lease would follow each other without a pause, to give back nothing.
+#[test]
+fn no_lane_is_drained_while_it_may_be_locked() {
+    let (bell, now) = asleep();
+    let mut core = Core::new(
+        Routes::new(&[]),
+        Budget::default(),
+        Duration::from_millis(50),
+        now,
+    );
+    core.on_granted(
+        &[Grant {
+            lane: LANES_A[0],
+            epoch: 1,
+            watermark: RowId::new(0),
+            high_id: RowId::new(0),
+        }],
+        now,
+    );
+    assert!(!core.has_drained_lanes(), "it is kept");
+    core.drain(1, now);
+    assert!(core.has_drained_lanes());
+    core.doorbell = bell;
+    assert!(!core.has_drained_lanes());
 }

@@ -269,7 +269,7 @@ impl Process {
         }
     }
 
-    /// The client that gets a record; `None` if it may not be sent. Planted bugs choose another one.
+    /// The client that gets a record; `None` if it may not be sent. Planted bugs choose another.
     fn client_for(&self, destination: Option<Destination>, bug: Bug) -> Option<ClientId> {
         let has_moved = self.newest != ClientId::FIRST;
         match (bug, destination) {
