@@ -232,7 +232,7 @@ mod tests {
     fn without_a_quota_the_window_is_large_after_some_round_trips() {
         let now = Instant::now();
         let mut window = SendWindow::new(BUDGET, now);
-        for _ in 0..50 {
+        for _ in 0..60 {
             let rows = fill(&mut window, 300, now);
             (0..rows).for_each(|_| window.on_acknowledged(300, now));
         }
