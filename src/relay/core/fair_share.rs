@@ -140,11 +140,19 @@ impl FairShare {
 }
 
 fn share_of_rows(rows: usize) -> usize {
-    (rows / TOPIC_SHARE_DIVISOR).max(TOPIC_SHARE_MIN_ROWS)
+    share(rows, TOPIC_SHARE_MIN_ROWS)
 }
 
 fn share_of_bytes(bytes: usize) -> usize {
-    (bytes / TOPIC_SHARE_DIVISOR).max(TOPIC_SHARE_MIN_BYTES)
+    share(bytes, TOPIC_SHARE_MIN_BYTES)
+}
+
+/// A part of `amount`, at least `min`, unless that is more than half of it: a topic that is not
+/// acknowledged must leave something to the others in a small window, too.
+fn share(amount: usize, min: usize) -> usize {
+    (amount / TOPIC_SHARE_DIVISOR)
+        .max(min.min(amount / 2))
+        .max(1)
 }
 
 #[cfg(test)]

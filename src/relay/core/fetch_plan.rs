@@ -93,11 +93,11 @@ impl Core {
 
     /// Whether a fetch may bring anything.
     fn has_room(&self, room: Room) -> bool {
-        room.rows > 0 && self.free_amount().bytes > 0
+        room.rows > 0 && self.free_amount(self.unacknowledged_of_paused()).bytes > 0
     }
 
     /// What the next fetch may bring.
-    fn fetch_room(&self) -> Room {
+    pub(super) fn fetch_room(&self) -> Room {
         let paused = self.unacknowledged_of_paused();
         let active = self.topics.active().map(TopicState::unacknowledged);
         self.fair_share.room(&self.window(paused), active)
@@ -107,7 +107,7 @@ impl Core {
     fn window(&self, paused: Amount) -> Window {
         Window {
             limit: self.send_window.limit(),
-            free: self.free_amount(),
+            free: self.free_amount(paused),
             paused,
             breaker_rows: self.breaker.room(self.in_flight.sent() - paused.rows),
             more_waits: self.has_more(),
@@ -115,12 +115,12 @@ impl Core {
     }
 
     /// What fits in beside what is in flight, and beside what producers have.
-    fn free_amount(&self) -> Amount {
+    fn free_amount(&self, paused: Amount) -> Amount {
         let of_budget = Amount {
             rows: self.in_flight.room_rows(),
             bytes: self.in_flight.room_bytes(),
         };
-        of_budget.min(self.send_window.room())
+        of_budget.min(self.send_window.room(paused))
     }
 
     /// The next fetch, if it is time and there is room. [`Self::accept`] or
@@ -376,7 +376,7 @@ impl Core {
             rows: self.in_flight.lane_room(lane),
             bytes: usize::MAX,
         };
-        of_lane.min(self.send_window.room())
+        of_lane.min(self.send_window.room(self.unacknowledged_of_paused()))
     }
 
     /// Takes one row: sends it, or leaves it out with its topic or its key.

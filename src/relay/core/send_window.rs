@@ -80,9 +80,10 @@ impl SendWindow {
         }
     }
 
-    /// What may go to the producers now, beside what they have.
-    pub(super) fn room(&self) -> Amount {
-        self.limit().without(self.sent)
+    /// What may go to the producers now, beside what they have. What `paused` topics have with them
+    /// may stay there without end, so it takes no room from the others.
+    pub(super) fn room(&self, paused: Amount) -> Amount {
+        self.limit().without(self.sent.without(paused))
     }
 
     /// Records that a row of `bytes` goes to a producer.
@@ -196,7 +197,7 @@ mod tests {
     /// Fills a window with rows of this size. Returns how many.
     fn fill(window: &mut SendWindow, row: usize, now: Instant) -> usize {
         let mut rows = 0;
-        while window.room().rows > 0 && window.room().bytes > 0 {
+        while window.room(Amount::default()).rows > 0 && window.room(Amount::default()).bytes > 0 {
             window.on_sent(row, now);
             rows += 1;
         }
@@ -266,11 +267,11 @@ mod tests {
     fn a_row_that_was_not_acknowledged_makes_room_too() {
         let now = Instant::now();
         let mut window = SendWindow::new(BUDGET, now);
-        let before = window.room().bytes;
+        let before = window.room(Amount::default()).bytes;
         window.on_sent(1_000, now);
-        assert_eq!(window.room().bytes, before - 1_000);
+        assert_eq!(window.room(Amount::default()).bytes, before - 1_000);
         window.on_ended(1_000);
-        assert_eq!(window.room().bytes, before);
+        assert_eq!(window.room(Amount::default()).bytes, before);
     }
 
     /// A quota that is set while the window is large, and little is sent.
