@@ -175,7 +175,7 @@ fn producer(kafka: &str) -> anyhow::Result<BaseProducer<Acks>> {
         .set("bootstrap.servers", kafka)
         .set("enable.idempotence", "true")
         .set("acks", "all")
-        .set("max.in.flight", "1");
+        .set("max.in.flight", "5");
     config
         .set("enable.gapless.guarantee", "true")
         .set("message.timeout.ms", "0")

@@ -106,26 +106,24 @@ fn number(payload: &[u8]) -> Option<u64> {
 /// Reads the times at which the brokers appended records, after these were written: while a
 /// contender is measured, it takes no CPU time from it.
 pub(crate) struct AppendTimes {
-    consumer: BaseConsumer,
-    partitions: TopicPartitionList,
+    kafka: String,
+    from: TopicPartitionList,
 }
 
 impl AppendTimes {
-    /// Reads topics from their first records.
-    pub(crate) fn new(topics: &Topics) -> anyhow::Result<Self> {
-        let (consumer, partitions) = (consumer(&topics.kafka)?, topics.at(Offset::Beginning)?);
-        consumer.assign(&partitions)?;
-        consumer.pause(&partitions)?;
+    /// Begins after all records that the topics have now.
+    pub(crate) fn from_now(topics: &Topics) -> anyhow::Result<Self> {
         Ok(Self {
-            consumer,
-            partitions,
+            kafka: topics.kafka.clone(),
+            from: topics.ends()?,
         })
     }
 
     /// Reads until each of the rows was seen. Returns the times of their first records by number,
     /// in microseconds since 1970. Brokers know milliseconds; the middle of one is returned.
     pub(crate) fn read(&self, rows: &HashSet<u64>) -> anyhow::Result<HashMap<u64, i64>> {
-        self.consumer.resume(&self.partitions)?;
+        let consumer = consumer(&self.kafka)?;
+        consumer.assign(&self.from)?;
         let (mut times, deadline) = (HashMap::new(), Instant::now() + ALL_APPENDED);
         while times.len() < rows.len() {
             anyhow::ensure!(
@@ -134,7 +132,7 @@ impl AppendTimes {
                 times.len(),
                 rows.len()
             );
-            let Some(message) = self.consumer.poll(Duration::from_millis(50)) else {
+            let Some(message) = consumer.poll(Duration::from_millis(50)) else {
                 continue;
             };
             let message = message?;
@@ -145,7 +143,6 @@ impl AppendTimes {
                 times.entry(number).or_insert(millis * 1000 + 500);
             }
         }
-        self.consumer.pause(&self.partitions)?;
         Ok(times)
     }
 }

@@ -25,6 +25,8 @@ use super::{
 const SETTLING: Duration = Duration::from_secs(2);
 /// Rate of the load that warms a contender up, in rows per second.
 const WARM_UP_RATE: u64 = 1000;
+/// Rows of the backlog that warms the servers up.
+const WARM_UP_ROWS: u64 = 200_000;
 /// Fewest rows of a point: a low rate is measured for longer.
 const ROWS_MIN: u64 = 400;
 /// Estimate of the time to start and stop a contender, with its database and topics.
@@ -143,6 +145,13 @@ fn warm_up(contender: Contender) -> Duration {
     Duration::from_secs(contender.warm_up_seconds())
 }
 
+/// A drain without a result, because a broker's JVM is slow at first.
+pub(crate) async fn warm_up_servers(cli: &Cli) -> anyhow::Result<()> {
+    let drain = Drain::of(Contender::Relay, WARM_UP_ROWS, cli.bytes);
+    drain.run(cli, &cli.place()).await?;
+    Ok(())
+}
+
 /// Performs one run of the grid.
 pub(crate) async fn run(cli: &Cli, network: &Network, results: &mut Results) -> anyhow::Result<()> {
     for partitions in &cli.partitions {
@@ -152,7 +161,7 @@ pub(crate) async fn run(cli: &Cli, network: &Network, results: &mut Results) -> 
         };
         for contender in steady_contenders(cli) {
             let points = points(cli, *partitions);
-            let mut warm = Warm::start(cli, network, contender, &place).await?;
+            let warm = Warm::start(cli, network, contender, &place).await?;
             for point in points {
                 network.set_ms(point.round_trip_ms, cli.network.jitter);
                 add(
@@ -203,8 +212,6 @@ fn add(results: &mut Results, name: String, result: Value) {
 struct Warm {
     process: Started,
     table: Table,
-    /// `None` while it reads.
-    appended: Option<AppendTimes>,
 }
 
 impl Warm {
@@ -220,21 +227,17 @@ impl Warm {
         table
             .write(Some(WARM_UP_RATE), warm_up(contender), cli.bytes)
             .await?;
-        Ok(Self {
-            process,
-            appended: Some(AppendTimes::new(&table.topics)?),
-            table,
-        })
+        Ok(Self { process, table })
     }
 
     async fn stop(self) -> anyhow::Result<()> {
         self.process.stop().await?;
-        drop(self.appended);
         self.table.remove().await
     }
 
     /// Measures a point: latency from the start of the INSERT to the append at the broker.
-    async fn measure(&mut self, cli: &Cli, point: &Point) -> anyhow::Result<Value> {
+    async fn measure(&self, cli: &Cli, point: &Point) -> anyhow::Result<Value> {
+        let appended = AppendTimes::from_now(&self.table.topics)?;
         let write = |duration| self.table.write(Some(point.rate), duration, point.bytes);
         let settling = write(SETTLING).await?;
         let usage = || {
@@ -248,14 +251,7 @@ impl Warm {
         let written = write(point.duration(cli)).await?;
         let (after, seconds) = (usage()?, began.elapsed().as_secs_f64());
         let rows = written.keys().chain(settling.keys()).copied().collect();
-        let appended = self.appended.take().expect("it does not read");
-        let (appended, times) = spawn_blocking(move || {
-            let times = appended.read(&rows);
-            (appended, times)
-        })
-        .await?;
-        self.appended = Some(appended);
-        let times = times?;
+        let times = spawn_blocking(move || appended.read(&rows)).await??;
         let latency = |(number, row): (&u64, &super::table::Written)| {
             (times[number] - row.begun_us) as f64 / 1e3
         };

@@ -38,7 +38,7 @@ pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
         config
             .set("bootstrap.servers", kafka)
             .set("enable.idempotence", "true")
-            .set("max.in.flight", "1")
+            .set("max.in.flight", "5")
             .set("linger.ms", "1");
         config
             .set("compression.type", "lz4")

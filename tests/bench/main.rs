@@ -262,6 +262,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
 async fn compare_places(cli: &Cli, network: &Network) -> anyhow::Result<()> {
     let (mut results, conditions) = (Results::default(), conditions::collect(cli).await?);
     announce(grid::estimate(cli));
+    grid::warm_up_servers(cli).await?;
     for run in 1..=cli.runs {
         grid::run(cli, network, &mut results).await?;
         println!("\nmedians of {run}\n{}", grid::table(cli, &results));

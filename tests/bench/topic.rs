@@ -109,12 +109,16 @@ impl Topics {
         Ok(list)
     }
 
+    /// The next offset of each partition.
+    pub(crate) fn ends(&self) -> anyhow::Result<TopicPartitionList> {
+        // As a time, the end means the next offset. This is one request for each broker.
+        let ends = self.at(Offset::End)?;
+        Ok(self.consumer.offsets_for_times(ends, TIMEOUT)?)
+    }
+
     /// Number of records in the topics.
     pub(crate) fn records(&self) -> anyhow::Result<u64> {
-        // As a time, the end means the next offset. This is one request for each broker.
-        let ends = self
-            .consumer
-            .offsets_for_times(self.at(Offset::End)?, TIMEOUT)?;
+        let ends = self.ends()?;
         let offsets = ends.elements().into_iter().map(|one| match one.offset() {
             Offset::Offset(offset) => Ok(offset as u64),
             other => anyhow::bail!("the end of a partition is {other:?}"),

@@ -10,9 +10,8 @@ use std::{
 };
 
 use krafka::{
-    Kafka, Record,
+    Compression, Kafka, Record,
     producer::{Acks, Producer},
-    protocol::Compression,
 };
 use tokio::task::LocalSet;
 
@@ -30,7 +29,11 @@ impl Options {
     fn read() -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let pairs = arguments.chunks_exact(2);
-        Self(pairs.map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+        Self(
+            pairs
+                .map(|pair| (pair[0].clone(), pair[1].clone()))
+                .collect(),
+        )
     }
 
     fn text(&self, name: &str) -> &str {
@@ -58,12 +61,19 @@ async fn run(options: &Options) -> Result<(), Failure> {
         .build()
         .await?;
     let producer = Rc::new(producer);
-    let topics: Vec<String> = options.text("--topics").split(',').map(str::to_owned).collect();
+    let topics: Vec<String> = options
+        .text("--topics")
+        .split(',')
+        .map(str::to_owned)
+        .collect();
     let bytes = options.number("--bytes") as usize;
     let text: Vec<u8> = (0..bytes).map(|at| b"a1"[at % 2]).collect();
     let warm_up = Duration::from_secs(options.number("--warm-up"));
     let seconds = options.number("--seconds");
-    let (end, rate) = (warm_up + Duration::from_secs(seconds), options.number("--rate"));
+    let (end, rate) = (
+        warm_up + Duration::from_secs(seconds),
+        options.number("--rate"),
+    );
     let (began, latencies) = (Instant::now(), Rc::new(RefCell::new(Vec::new())));
     let (mut sent, mut next, mut before) = (0, Duration::ZERO, None);
     while began.elapsed() < end {
@@ -110,7 +120,9 @@ async fn send(
     tokio::task::spawn_local(async move {
         acknowledged.await.expect("a record was not acknowledged");
         if let Some(latencies) = latencies {
-            latencies.borrow_mut().push(sent.elapsed().as_secs_f64() * 1e3);
+            latencies
+                .borrow_mut()
+                .push(sent.elapsed().as_secs_f64() * 1e3);
         }
     });
     Ok(())
@@ -123,12 +135,25 @@ fn place(number: u64, places: usize) -> usize {
 
 fn cpu_seconds() -> Result<f64, Failure> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit_once(')').ok_or("no name")?.1.split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .ok_or("no name")?
+        .1
+        .split_whitespace()
+        .collect();
     Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / TICKS)
 }
 
 fn rss_mib() -> Result<f64, Failure> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no RSS")?;
-    Ok(line.split_whitespace().next().ok_or("no RSS")?.parse::<f64>()? / 1024.0)
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .ok_or("no RSS")?;
+    Ok(line
+        .split_whitespace()
+        .next()
+        .ok_or("no RSS")?
+        .parse::<f64>()?
+        / 1024.0)
 }
