@@ -97,7 +97,7 @@ impl Core {
     }
 
     /// What the next fetch may bring.
-    pub(super) fn fetch_room(&self) -> Room {
+    fn fetch_room(&self) -> Room {
         let paused = self.unacknowledged_of_paused();
         let active = self.topics.active().map(TopicState::unacknowledged);
         self.fair_share.room(&self.window(paused), active)

@@ -57,7 +57,7 @@ fn a_fetch_may_bring_a_share_of_what_paused_topics_leave() {
             100,
             "a quarter of what a paused topic leaves",
         ),
-        (2, 700, 700, 0, 64, "small shares are rounded up"),
+        (2, 700, 700, 0, 50, "a small share is rounded up, to half at most"),
         (2, 760, 760, 0, 40, "but never beyond the window"),
         (2, 199, 0, 199, 200, "an active topic is within its share"),
         (2, 200, 0, 200, 0, "an active topic has used it up"),
