@@ -47,18 +47,18 @@ on_each_server! {
         );
         assert!(
             shown(&output.stdout).starts_with(
-                "schema is at level 8, applied 1, 2, 3, 4, 5, 6, 7, \
-            8\n"
+                "schema is at level 9, applied 1, 2, 3, 4, 5, 6, \
+            7, 8, 9\n"
             ),
             "{}",
             shown(&output.stdout)
         );
         assert_eq!(
             (report.problem, report.applied, report.schema_version),
-            (None, vec![1, 2, 3, 4, 5, 6, 7, 8], Some(8))
+            (None, vec![1, 2, 3, 4, 5, 6, 7, 8, 9], Some(9))
         );
         let (output, report) = migrate(&database.manifest(""), &result);
-        assert!(shown(&output.stdout).starts_with("schema is at level 8, nothing to apply\n"));
+        assert!(shown(&output.stdout).starts_with("schema is at level 9, nothing to apply\n"));
         assert_eq!((report.problem, report.applied), (None, vec![]));
     }
 }

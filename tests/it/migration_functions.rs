@@ -253,3 +253,20 @@ on_each_server! {
         );
     }
 }
+
+on_each_server! {
+    async fn a_topic_has_a_name_that_kafka_accepts(database: Database) {
+        let database = database.migrated().await;
+        let mut producer = database.connect_as(&database.producer).await;
+        let (longest, too_long) = ("x".repeat(249), "x".repeat(250));
+        let enqueue = |topic: &str| {
+            format!("select outbox.enqueue('file', 'f1', 'Uploaded', '{{}}', topic => '{topic}')")
+        };
+        for good in ["a", "...", "A-z_0.9", &longest] {
+            execute(&mut producer, &enqueue(good)).await;
+        }
+        for bad in ["", ".", "..", "a b", "a/b", "ä", "a\n", "\na", &too_long] {
+            assert_eq!(refused(&mut producer, &enqueue(bad)).await, "23514", "{bad:?}");
+        }
+    }
+}

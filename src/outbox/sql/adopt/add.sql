@@ -5,7 +5,7 @@
   -- Which expression failed, and which topic and key can be had all the same.
   if fault like 'SQLSTATE%' then
 @alone@
-    if a_topic !~ '^[a-zA-Z0-9._-]{1,249}$' or a_topic in ('.', '..') then
+    if a_topic !~ '^[a-zA-Z0-9._-]+$' or length(a_topic) > 249 or a_topic in ('.', '..') then
       a_topic := null;
     end if;
   elsif fault like 'topic%' then

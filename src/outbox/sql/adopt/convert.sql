@@ -15,7 +15,7 @@
       when a_aggregate_type is null then 'aggregate_type is null'
       when a_aggregate_id is null then 'aggregate_id is null'
       when a_event_type is null then 'event_type is null'
-      when a_topic !~ '^[a-zA-Z0-9._-]{1,249}$' or a_topic in ('.', '..') then 'topic is not the name of a Kafka topic'
+      when a_topic !~ '^[a-zA-Z0-9._-]+$' or length(a_topic) > 249 or a_topic in ('.', '..') then 'topic is not the name of a Kafka topic'
       when jsonb_typeof(a_headers) <> 'object' then 'headers is not an object'
     end;
   exception
