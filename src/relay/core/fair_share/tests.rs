@@ -65,7 +65,7 @@ fn a_fetch_may_bring_a_share_of_what_paused_topics_leave() {
             50,
             "a small share is rounded up, to half at most",
         ),
-        (2, 760, 760, 0, 40, "but never beyond the window"),
+        (2, 760, 760, 0, 20, "and never beyond half of the window"),
         (2, 199, 0, 199, 200, "an active topic is within its share"),
         (2, 200, 0, 200, 0, "an active topic has used it up"),
         (1, 200, 0, 200, 600, "the only topic has no share"),

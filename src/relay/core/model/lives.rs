@@ -204,7 +204,6 @@ fn random_lives_find_planted_bugs_and_are_made_short() {
         Bug::ForwardOnly,
         Bug::NoFirstRecordGate,
         Bug::MoveWithRecordsOut,
-        Bug::LateRequestsUnordered,
     ] {
         let result = TestRunner::new_with_rng(
             config(2000),
