@@ -30,6 +30,9 @@ const KNOWN_FOR: Duration = Duration::from_secs(600);
 /// Distance of the clients of two topics' partitions with the same number.
 const TOPIC_SPREAD: usize = 3;
 
+/// 2^32 divided by the golden ratio.
+const GOLDEN_RATIO_OF_2_32: u32 = 0x9E37_79B9;
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Partition {
     client: PartitionClient,
@@ -253,11 +256,14 @@ impl FirstRecordGate {
         Some(Destination { partition, client })
     }
 
-    /// The client that a partition should have. Neighbouring partitions are usually led by
-    /// different brokers, and get different clients. So do the first partitions of topics.
+    /// The client that a partition should have. Brokers lead the partitions of a topic in turn, so
+    /// clients must not take turns in step with them: each should have partitions at each broker.
+    /// Multiples of the golden ratio fall evenly, whichever brokers' partitions are taken out.
     fn wanted_client(&self, topic: TopicIndex, partition: usize) -> ClientId {
-        let spread = topic.index() * TOPIC_SPREAD + partition + 1;
-        self.clients[spread % self.clients.len()]
+        let place = topic.index() * TOPIC_SPREAD + partition + 1;
+        let fraction = (place as u32).wrapping_mul(GOLDEN_RATIO_OF_2_32);
+        let client = (u64::from(fraction) * self.clients.len() as u64) >> 32;
+        self.clients[client as usize]
     }
 
     /// Records how the record in a slot ended. Nothing happens if another producer has it. Returns
@@ -313,6 +319,35 @@ mod tests {
             .enumerate()
             .map(|(slot, key)| may_send(first_record_gate, key, slot, now))
             .collect()
+    }
+
+    /// Brokers lead the partitions of a topic in turn.
+    #[test]
+    fn clients_have_partitions_at_each_broker() {
+        for clients in 1..=8 {
+            let mut gate = FirstRecordGate::new(1, 8);
+            let mut newest = ClientId::FIRST;
+            for _ in 1..clients {
+                newest = newest.next();
+                gate.add_client(newest);
+            }
+            for (partitions, at_least) in [(120, clients / 2), (1_200, clients)] {
+                for brokers in 1..=12 {
+                    let mut found = Vec::new();
+                    for partition in (0..partitions).step_by(brokers) {
+                        let client = gate.wanted_client(TOPIC, partition);
+                        if !found.contains(&client) {
+                            found.push(client);
+                        }
+                    }
+                    assert!(
+                        found.len() >= at_least,
+                        "{} of {clients} clients, {brokers} brokers, {partitions} partitions",
+                        found.len()
+                    );
+                }
+            }
+        }
     }
 
     #[test]
