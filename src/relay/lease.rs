@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     outbox::{Grant, Lane, LaneWatermark, Parked, RowId, Store, StoreError},
     relay::core::{
-        lane_share::{Health, LEASE_TTL, Share, do_lanes_move, share},
+        lane_share::{Health, LEASE_TTL, LaneMoves, Share, lane_moves, share},
         watermarks::XidTick,
     },
     report::BreakerState,
@@ -72,7 +72,7 @@ pub(super) struct HeldLease {
     /// How many lanes to drain, because other relays have too few.
     pub(super) give_back: u32,
     /// Whether lanes are on their way from one relay to another.
-    pub(super) do_lanes_move: bool,
+    pub(super) lane_moves: LaneMoves,
     pub(super) parked: ParkedLanes,
 }
 
@@ -114,7 +114,7 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
         parked,
         granted,
         give_back,
-        do_lanes_move,
+        lane_moves,
     } = rebalance(&store, &round).await?;
     Ok(LeaseOutcome::Held(HeldLease {
         renewed,
@@ -122,7 +122,7 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
         parked,
         granted,
         give_back,
-        do_lanes_move,
+        lane_moves,
     }))
 }
 
@@ -132,7 +132,7 @@ struct Balance {
     granted: Vec<Grant>,
     /// How many lanes to drain.
     give_back: u32,
-    do_lanes_move: bool,
+    lane_moves: LaneMoves,
 }
 
 /// What became of the renewal in a round.
@@ -204,7 +204,7 @@ async fn rebalance(store: &Store, round: &LeaseRound) -> Result<Balance, StoreEr
         Share::Claim { lanes_max } => claim(store, round, kept, lanes_max).await?,
     };
     Ok(Balance {
-        do_lanes_move: do_lanes_move(share, survey, round.owned),
+        lane_moves: lane_moves(share, survey, round.owned),
         ..balance
     })
 }
@@ -234,7 +234,7 @@ impl Balance {
             parked,
             granted: Vec::new(),
             give_back: 0,
-            do_lanes_move: false,
+            lane_moves: LaneMoves::None,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::{task::spawn_blocking, time::Instant};
 
 use super::{
-    Cli, Place,
+    Cli, Site,
     chart::{self, Line},
     consumer::{AppendTimes, Latencies},
     contender::Contender,
@@ -148,20 +148,20 @@ fn warm_up(contender: Contender) -> Duration {
 /// A drain without a result, because a broker's JVM is slow at first.
 pub(crate) async fn warm_up_servers(cli: &Cli) -> anyhow::Result<()> {
     let drain = Drain::of(Contender::Relay, WARM_UP_ROWS, cli.bytes);
-    drain.run(cli, &cli.place()).await?;
+    drain.run(cli, &cli.site()).await?;
     Ok(())
 }
 
 /// Performs one run of the grid.
 pub(crate) async fn run(cli: &Cli, network: &Network, results: &mut Results) -> anyhow::Result<()> {
     for partitions in &cli.partitions {
-        let place = Place {
+        let place = Site {
             kafka: cli.distant()?,
             topics: partitions.div_euclid(PARTITIONS).max(1) as usize,
         };
         for contender in steady_contenders(cli) {
             let points = points(cli, *partitions);
-            let warm = Warm::start(cli, network, contender, &place).await?;
+            let warm = Warm::start(cli, network, contender, &site).await?;
             for point in points {
                 network.set_ms(point.round_trip_ms, cli.network.jitter);
                 add(
@@ -172,7 +172,7 @@ pub(crate) async fn run(cli: &Cli, network: &Network, results: &mut Results) -> 
             }
             warm.stop().await?;
         }
-        drains(cli, network, &place, *partitions, results).await?;
+        drains(cli, network, &site, *partitions, results).await?;
     }
     Ok(())
 }
@@ -181,7 +181,7 @@ pub(crate) async fn run(cli: &Cli, network: &Network, results: &mut Results) -> 
 async fn drains(
     cli: &Cli,
     network: &Network,
-    place: &Place,
+    site: &Site,
     partitions: i32,
     results: &mut Results,
 ) -> anyhow::Result<()> {
@@ -192,7 +192,7 @@ async fn drains(
         network.set_ms(*round_trip_ms, cli.network.jitter);
         for contender in draining_contenders(cli) {
             let drain = Drain::of(contender, cli.drain_rows, cli.bytes);
-            let result = drain.run(cli, place).await?;
+            let result = drain.run(cli, site).await?;
             add(
                 results,
                 drain_name(contender, partitions, *round_trip_ms),
@@ -219,10 +219,10 @@ impl Warm {
         cli: &Cli,
         network: &Network,
         contender: Contender,
-        place: &Place,
+        site: &Site,
     ) -> anyhow::Result<Self> {
         network.set_ms(0.0, 0.0);
-        let table = Table::create(cli, contender, place).await?;
+        let table = Table::create(cli, contender, site).await?;
         let process = start(cli, contender, &table).await?;
         table
             .write(Some(WARM_UP_RATE), warm_up(contender), cli.bytes)

@@ -173,7 +173,7 @@ struct NetworkOptions {
 }
 
 /// Where a contender finds Kafka, and how many topics its rows are spread over.
-struct Place {
+struct Site {
     kafka: String,
     topics: usize,
 }
@@ -186,12 +186,12 @@ impl Cli {
     }
 
     /// The place of all contenders, unless --grid chooses others.
-    fn place(&self) -> Place {
+    fn site(&self) -> Site {
         let distant = self
             .network
             .round_trip
             .and(self.network.distant_kafka.clone());
-        Place {
+        Site {
             kafka: distant.unwrap_or_else(|| self.kafka.clone()),
             topics: self.network.topics,
         }

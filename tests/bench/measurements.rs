@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Cli, Place,
+    Cli, Site,
     consumer::{self, Latencies},
     contender::Contender,
     limits,
@@ -157,7 +157,7 @@ impl Measurement {
         match *self {
             Self::ProducerAlone => limits::producer_alone(cli).await,
             Self::PostgresAlone => limits::postgres_alone(cli).await,
-            Self::Drain(drain) => drain.run(cli, &cli.place()).await,
+            Self::Drain(drain) => drain.run(cli, &cli.site()).await,
             Self::Steady {
                 contender,
                 rate,
@@ -190,9 +190,9 @@ impl Drain {
         }
     }
 
-    /// Publishes a backlog at a place. Returns the figures by name.
-    pub(crate) async fn run(&self, cli: &Cli, place: &Place) -> anyhow::Result<Value> {
-        let table = Table::create(cli, self.contender, place).await?;
+    /// Publishes a backlog at a site. Returns the figures by name.
+    pub(crate) async fn run(&self, cli: &Cli, site: &Site) -> anyhow::Result<Value> {
+        let table = Table::create(cli, self.contender, site).await?;
         table.insert_backlog(self.rows, self.bytes).await?;
         let pin = if self.pinned {
             Some(table.pin_horizon().await?)
@@ -251,7 +251,7 @@ async fn steady(
     seconds: u64,
     pinned: bool,
 ) -> anyhow::Result<Value> {
-    let table = Table::create(cli, contender, &cli.place()).await?;
+    let table = Table::create(cli, contender, &cli.site()).await?;
     let process = start(cli, contender, &table).await?;
     let pin = if pinned {
         Some(table.pin_horizon().await?)
@@ -306,7 +306,7 @@ async fn steady(
 
 /// Measures the rate of writers, beside a contender or alone.
 async fn writers(cli: &Cli, contender: Option<Contender>) -> anyhow::Result<Value> {
-    let table = Table::create(cli, contender.unwrap_or(Contender::Relay), &cli.place()).await?;
+    let table = Table::create(cli, contender.unwrap_or(Contender::Relay), &cli.site()).await?;
     let process = match contender {
         Some(contender) => Some(start(cli, contender, &table).await?),
         None => None,
@@ -327,7 +327,7 @@ async fn writers(cli: &Cli, contender: Option<Contender>) -> anyhow::Result<Valu
 /// Measures a transaction that commits late while others commit at a steady rate: how long its rows
 /// take to arrive after the commit, and the latency of the other rows.
 async fn late(cli: &Cli) -> anyhow::Result<Value> {
-    let table = Table::create(cli, Contender::Relay, &cli.place()).await?;
+    let table = Table::create(cli, Contender::Relay, &cli.site()).await?;
     let process = start(cli, Contender::Relay, &table).await?;
     let consumer = consumer::start(&table.topics)?;
     let open = Duration::from_secs(cli.late_seconds);
@@ -355,7 +355,7 @@ async fn late(cli: &Cli) -> anyhow::Result<Value> {
 
 /// Measures a relay without rows.
 async fn idle(cli: &Cli) -> anyhow::Result<Value> {
-    let table = Table::create(cli, Contender::Relay, &cli.place()).await?;
+    let table = Table::create(cli, Contender::Relay, &cli.site()).await?;
     let process = start(cli, Contender::Relay, &table).await?;
     sleep(Duration::from_secs(3)).await;
     let (before, transactions) = (Usage::of_tree(process.pid())?, table.transactions().await?);

@@ -15,7 +15,7 @@ use sqlx::{
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    Cli, Place,
+    Cli, Site,
     consumer::{NUMBER, now_us},
     contender::Contender,
     start::manifest,
@@ -78,9 +78,9 @@ impl Table {
     pub(crate) async fn create(
         cli: &Cli,
         contender: Contender,
-        place: &Place,
+        site: &Site,
     ) -> anyhow::Result<Self> {
-        let topics = Topics::create(&cli.kafka, place.topics, cli.replicas).await?;
+        let topics = Topics::create(&cli.kafka, site.topics, cli.replicas).await?;
         let name = topics.prefix.replace('-', "_");
         let mut admin = PgConnection::connect(&cli.postgres).await?;
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
@@ -100,7 +100,7 @@ impl Table {
             name,
             url,
             topics,
-            kafka: place.kafka.clone(),
+            kafka: site.kafka.clone(),
             contender,
             admin: cli.postgres.clone(),
             pool,

@@ -260,8 +260,8 @@ impl FirstRecordGate {
     /// clients must not take turns in step with them: each should have partitions at each broker.
     /// Multiples of the golden ratio fall evenly, whichever brokers' partitions are taken out.
     fn wanted_client(&self, topic: TopicIndex, partition: usize) -> ClientId {
-        let place = topic.index() * TOPIC_SPREAD + partition + 1;
-        let fraction = (place as u32).wrapping_mul(GOLDEN_RATIO_OF_2_32);
+        let number = topic.index() * TOPIC_SPREAD + partition + 1;
+        let fraction = (number as u32).wrapping_mul(GOLDEN_RATIO_OF_2_32);
         let client = (u64::from(fraction) * self.clients.len() as u64) >> 32;
         self.clients[client as usize]
     }

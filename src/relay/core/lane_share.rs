@@ -92,6 +92,13 @@ fn claim(free: u32, missing: u32, others: u32) -> Share {
     }
 }
 
+/// Whether lanes are on their way from one relay to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneMoves {
+    None,
+    UnderWay,
+}
+
 /// Whether rows were published lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
@@ -103,17 +110,21 @@ pub enum Traffic {
 /// this `share` of a relay with `owned` lanes: this relay changes its share, or has fewer lanes
 /// than all relays can have.
 #[must_use]
-pub fn do_lanes_move(share: Share, survey: Survey, owned: u32) -> bool {
-    share != Share::Keep || owned < LANES as u32 / (survey.others.count + 1)
+pub fn lane_moves(share: Share, survey: Survey, owned: u32) -> LaneMoves {
+    if share != Share::Keep || owned < LANES as u32 / (survey.others.count + 1) {
+        LaneMoves::UnderWay
+    } else {
+        LaneMoves::None
+    }
 }
 
 /// Pause after a round of the lease.
 #[must_use]
-pub fn survey_pause(do_lanes_move: bool, traffic: Traffic) -> Duration {
-    match traffic {
-        _ if do_lanes_move => SURVEY_WHILE_LANES_MOVE,
-        Traffic::Busy => SURVEY_WHILE_BUSY,
-        Traffic::Idle => SURVEY_EVERY,
+pub fn survey_pause(moves: LaneMoves, traffic: Traffic) -> Duration {
+    match (moves, traffic) {
+        (LaneMoves::UnderWay, _) => SURVEY_WHILE_LANES_MOVE,
+        (LaneMoves::None, Traffic::Busy) => SURVEY_WHILE_BUSY,
+        (LaneMoves::None, Traffic::Idle) => SURVEY_EVERY,
     }
 }
 
@@ -232,13 +243,14 @@ mod tests {
         ] {
             let share = share(survey, owned);
             assert_eq!(
-                do_lanes_move(share, survey, owned),
+                lane_moves(share, survey, owned) == LaneMoves::UnderWay,
                 moves,
                 "{survey:?}, {owned} lanes"
             );
         }
-        assert!(survey_pause(true, Traffic::Idle) < survey_pause(false, Traffic::Busy));
-        assert!(survey_pause(false, Traffic::Busy) < survey_pause(false, Traffic::Idle));
+        let pause = survey_pause;
+        assert!(pause(LaneMoves::UnderWay, Traffic::Idle) < pause(LaneMoves::None, Traffic::Busy));
+        assert!(pause(LaneMoves::None, Traffic::Busy) < pause(LaneMoves::None, Traffic::Idle));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! by what the brokers report. Pure.
 //!
 //! A broker counts bytes over ten seconds. It acknowledges a request, and mutes the connection
-//! until the mean is within the quota again. So the length of a mute is what was sent, divided by the
-//! quota: twice as long as it should be means a window that is twice as large as it should be.
+//! until the mean is within the quota again. So the length of a mute is what was sent, divided by
+//! the quota: twice as long as it should be means a window that is twice as large as it should be.
 
 use std::time::{Duration, Instant};
 

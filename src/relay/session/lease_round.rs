@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::relay::{
-    core::lane_share::survey_pause,
+    core::lane_share::{LaneMoves, survey_pause},
     lease::{Claims, HeldLease, LeaseOutcome, LeaseRound, ParkedLanes, Renewed, run_round},
     session::{Session, shutdown::SessionEnd, tasks::LeaseRoundEnd},
     status::ProblemSource,
@@ -65,7 +65,7 @@ impl Session<'_> {
     /// if the lease is lost.
     pub(super) fn on_lease_round(&mut self, result: LeaseRoundEnd) -> Option<SessionEnd> {
         let now = Instant::now();
-        let pause = survey_pause(moves_lanes(&result), self.timers.traffic(now));
+        let pause = survey_pause(lane_moves(&result), self.timers.traffic(now));
         self.timers.lease_round_ended(now, pause);
         if self.has_regressed() {
             return None;
@@ -113,7 +113,11 @@ impl Session<'_> {
     }
 }
 
-/// Whether a round found that lanes are on their way from one relay to another.
-fn moves_lanes(round: &LeaseRoundEnd) -> bool {
-    matches!(round, Ok(LeaseOutcome::Held(held)) if held.do_lanes_move)
+/// Whether a round found lanes on their way from one relay to another. A round that failed found
+/// nothing.
+fn lane_moves(round: &LeaseRoundEnd) -> LaneMoves {
+    match round {
+        Ok(LeaseOutcome::Held(held)) => held.lane_moves,
+        _ => LaneMoves::None,
+    }
 }

@@ -260,6 +260,29 @@ const TIMES: &[Panel] = &[
         ],
     },
     Panel {
+        title: "Way to the brokers",
+        look: Lines,
+        unit: "s",
+        description: "The round trip to the broker that is farthest away, and for how long a quota \
+                      mutes requests.",
+        queries: &[
+            (
+                concat!(
+                    r#"max(outbox_kafka_round_trip_seconds{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"})"#,
+                ),
+                "round trip",
+            ),
+            (
+                concat!(
+                    r#"max(outbox_kafka_throttle_seconds{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"})"#,
+                ),
+                "muted",
+            ),
+        ],
+    },
+    Panel {
         title: "Fetch",
         look: Lines,
         unit: "s",

@@ -188,7 +188,8 @@ fn a_connection_that_is_idle_is_pinged_and_one_that_is_gone_is_not_used() {
     assert_eq!(bell.next_request_at(ready(&LANES_A), then), None);
 }
 
-/// Otherwise rounds of the lease would follow each other without a pause, to give back nothing.
+/// A lane is drained only when it can be given back: a round of the lease would follow at once for
+/// each one that cannot.
 #[test]
 fn no_lane_is_drained_while_it_may_be_locked() {
     let (bell, now) = asleep();
