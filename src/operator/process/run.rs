@@ -242,6 +242,7 @@ async fn lead(
     let context = Arc::new(Context::new(operator, state.health, state.relays));
     let drain_timeout = async {
         stop.cancelled().await;
+        tracing::info!("stopping");
         sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
