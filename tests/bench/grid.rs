@@ -18,7 +18,6 @@ use super::{
     results::Results,
     start::start,
     table::Table,
-    topic::PARTITIONS,
 };
 
 /// Load at each point before it is measured.
@@ -157,7 +156,7 @@ pub(crate) async fn run(cli: &Cli, network: &Network, results: &mut Results) -> 
     for partitions in &cli.partitions {
         let place = Place {
             kafka: cli.distant()?,
-            topics: partitions.div_euclid(PARTITIONS).max(1) as usize,
+            partitions: *partitions,
         };
         for contender in steady_contenders(cli) {
             let points = points(cli, *partitions);

@@ -80,7 +80,7 @@ impl Table {
         contender: Contender,
         place: &Place,
     ) -> anyhow::Result<Self> {
-        let topics = Topics::create(&cli.kafka, place.topics, cli.replicas).await?;
+        let topics = Topics::create(&cli.kafka, place.partitions, cli.replicas).await?;
         let name = topics.prefix.replace('-', "_");
         let mut admin = PgConnection::connect(&cli.postgres).await?;
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
