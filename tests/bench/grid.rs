@@ -382,7 +382,7 @@ fn chart_of(
         .first()
         .map_or((0, 0), |point| (point.rate, point.bytes));
     let below = format!(
-        "{} rows/s of {bytes} B, {under}, {} broker(s); medians of {}; logarithmic",
+        "{} rows/s of {bytes} B, {under}, brokers: {}, runs: {}; logarithmic",
         chart::thousands(rate as f64, 0),
         cli.kafka.split(',').count(),
         cli.runs
