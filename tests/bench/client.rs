@@ -19,7 +19,6 @@ use super::{
     consumer::{Latencies, now_us},
     process::Usage,
     table::payload,
-    topic::PARTITIONS,
 };
 
 /// Time between two fetches of a relay. The rows of a fetch are sent at once.
@@ -33,9 +32,11 @@ const FLUSH: Duration = Duration::from_secs(60);
 pub(crate) struct Client {
     #[arg(long)]
     kafka: String,
-    /// Topics of 12 partitions each.
     #[arg(long, value_delimiter = ',')]
     topics: Vec<String>,
+    /// Partitions of each topic.
+    #[arg(long)]
+    partitions: usize,
     /// A partition has always the same producer.
     #[arg(long)]
     producers: usize,
@@ -153,11 +154,11 @@ fn send(
     number: u64,
     text: &str,
 ) -> anyhow::Result<()> {
-    let at = place(number, client.topics.len() * PARTITIONS as usize);
-    let (topic, partition) = (at / PARTITIONS as usize, at as i32 % PARTITIONS);
+    let at = place(number, client.topics.len() * client.partitions);
+    let (topic, partition) = (at / client.partitions, at % client.partitions);
     let key = format!("key-{number}");
     let record = BaseRecord::with_opaque_to(&client.topics[topic], now_us() as usize)
-        .partition(partition)
+        .partition(partition as i32)
         .key(&key)
         .payload(text);
     producers[at % producers.len()]

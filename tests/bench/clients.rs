@@ -12,7 +12,7 @@ use super::{
     Cli, chart,
     network::Network,
     results::{self, Results},
-    topic::{PARTITIONS, Topics},
+    topic::Topics,
 };
 
 /// Seconds of load before the measurement.
@@ -108,9 +108,8 @@ pub(crate) fn estimate(cli: &Cli) -> Duration {
 pub(crate) async fn run(cli: &Cli, network: &Network, results: &mut Results) -> anyhow::Result<()> {
     for point in points(cli) {
         network.set_ms(point.round_trip_ms, cli.network.jitter);
-        let count = point.partitions.div_euclid(PARTITIONS).max(1) as usize;
         for setup in &cli.setups {
-            let topics = Topics::create(&cli.kafka, count, cli.replicas).await?;
+            let topics = Topics::create(&cli.kafka, point.partitions, cli.replicas).await?;
             let mut command = command(cli, *setup, &topics, point)?;
             let output = spawn_blocking(move || command.output()).await??;
             let text = String::from_utf8_lossy(&output.stdout);
@@ -149,6 +148,7 @@ fn command(cli: &Cli, setup: Setup, topics: &Topics, point: Point) -> anyhow::Re
     command.args(["--kafka", &cli.distant()?]);
     command.args(["--topics", &topics.names.join(",")]);
     for (name, value) in [
+        ("--partitions", topics.partitions as u64),
         ("--rate", point.rate),
         ("--warm-up", WARM_UP),
         ("--seconds", cli.seconds),

@@ -29,7 +29,7 @@ pub(crate) async fn collect(cli: &Cli) -> anyhow::Result<Value> {
         "librdkafka": rdkafka::util::get_rdkafka_version().1,
         "replicas_of_a_partition": cli.replicas,
         "brokers": cli.kafka.split(',').count(),
-        "partitions": super::topic::PARTITIONS * cli.network.topics as i32,
+        "partitions": super::topic::PARTITIONS * cli.network.topics,
         "round_trip_ms": cli.network.round_trip,
         "jitter_ms": cli.network.jitter,
         "runs": cli.runs,

@@ -18,7 +18,6 @@ use super::{
     results::Results,
     start::start,
     table::Table,
-    topic::PARTITIONS,
 };
 
 /// Load at each point before it is measured.
@@ -157,7 +156,7 @@ pub(crate) async fn run(cli: &Cli, network: &Network, results: &mut Results) -> 
     for partitions in &cli.partitions {
         let place = Site {
             kafka: cli.distant()?,
-            topics: partitions.div_euclid(PARTITIONS).max(1) as usize,
+            partitions: *partitions,
         };
         for contender in steady_contenders(cli) {
             let points = points(cli, *partitions);
@@ -383,7 +382,7 @@ fn chart_of(
         .first()
         .map_or((0, 0), |point| (point.rate, point.bytes));
     let below = format!(
-        "{} rows/s of {bytes} B, {under}, {} broker(s); medians of {}; logarithmic",
+        "{} rows/s of {bytes} B, {under}, brokers: {}, runs: {}; logarithmic",
         chart::thousands(rate as f64, 0),
         cli.kafka.split(',').count(),
         cli.runs

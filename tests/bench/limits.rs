@@ -27,7 +27,7 @@ const ROWS: usize = 8192;
 pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
     let place = cli.place();
     let (topics, kafka, rows, bytes) = (
-        Topics::create(&cli.kafka, place.topics, cli.replicas).await?,
+        Topics::create(&cli.kafka, place.partitions, cli.replicas).await?,
         place.kafka,
         cli.rows,
         cli.bytes,

@@ -126,7 +126,7 @@ struct Cli {
     /// Milliseconds there and back, for --grid and --clients.
     #[arg(long, value_delimiter = ',', default_value = "0,6,20")]
     round_trips: Vec<f64>,
-    /// Partitions in topics of 12, for --grid and --clients.
+    /// Partitions of all topics, for --grid and --clients: 12 of each topic, 24 of 1,200.
     #[arg(long, value_delimiter = ',', default_value = "120")]
     partitions: Vec<i32>,
     /// Rows per second, for --grid and --clients.
@@ -169,13 +169,13 @@ struct NetworkOptions {
     jitter: f64,
     /// Topics of 12 partitions that the rows are spread over.
     #[arg(long, default_value_t = 1)]
-    topics: usize,
+    topics: i32,
 }
 
-/// Where a contender finds Kafka, and how many topics its rows are spread over.
+/// Where a contender finds Kafka, and how many partitions its rows are spread over.
 struct Site {
     kafka: String,
-    topics: usize,
+    partitions: i32,
 }
 
 impl Cli {
@@ -186,14 +186,14 @@ impl Cli {
     }
 
     /// The place of all contenders, unless --grid chooses others.
-    fn site(&self) -> Site {
+    fn place(&self) -> Site {
         let distant = self
             .network
             .round_trip
             .and(self.network.distant_kafka.clone());
         Site {
             kafka: distant.unwrap_or_else(|| self.kafka.clone()),
-            topics: self.network.topics,
+            partitions: self.network.topics * topic::PARTITIONS,
         }
     }
 

@@ -2,6 +2,7 @@
 //! are measured with one clock.
 
 use std::{
+    collections::HashMap,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -14,10 +15,14 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 
-/// Partitions of each topic.
+/// Partitions of a topic, unless that needs more topics than a manifest may have.
 pub(crate) const PARTITIONS: i32 = 12;
+/// Most topics. A manifest may have 64.
+const TOPICS_MAX: i32 = 50;
 /// Limit for one request to Kafka.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit for reading records of all partitions.
+const READ_BACK: Duration = Duration::from_secs(60);
 /// Limit for the creation of topics.
 const CREATION: Duration = Duration::from_secs(60);
 
@@ -29,12 +34,21 @@ pub(crate) struct Topics {
     pub(crate) prefix: String,
     pub(crate) names: Vec<String>,
     pub(crate) kafka: String,
+    /// Partitions of each topic.
+    pub(crate) partitions: i32,
     consumer: BaseConsumer,
 }
 
 impl Topics {
-    /// Creates topics with new names, and waits until each partition has a leader.
-    pub(crate) async fn create(kafka: &str, count: usize, replicas: i32) -> anyhow::Result<Self> {
+    /// Creates topics with new names that have as many partitions in all, and waits until each
+    /// partition has a leader.
+    pub(crate) async fn create(kafka: &str, all: i32, replicas: i32) -> anyhow::Result<Self> {
+        let count = (all / PARTITIONS).clamp(1, TOPICS_MAX);
+        let partitions = all / count;
+        anyhow::ensure!(
+            partitions * count == all,
+            "{all} partitions cannot be spread over {count} topics"
+        );
         let prefix = format!(
             "bench-{}-{}",
             std::process::id(),
@@ -44,7 +58,7 @@ impl Topics {
         let topics: Vec<NewTopic<'_>> = names
             .iter()
             .map(|name| {
-                NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(replicas))
+                NewTopic::new(name, partitions, TopicReplication::Fixed(replicas))
                     .set("message.timestamp.type", "LogAppendTime")
             })
             .collect();
@@ -56,6 +70,7 @@ impl Topics {
             prefix,
             names,
             kafka: kafka.to_owned(),
+            partitions,
             consumer: ClientConfig::new()
                 .set("bootstrap.servers", kafka)
                 .set("group.id", "bench")
@@ -76,7 +91,8 @@ impl Topics {
                 .flat_map(|topic| topic.partitions())
                 .filter(|partition| partition.leader() >= 0)
                 .count();
-            if led == self.all().count() {
+            // A broker knows that it leads a while after the metadata says so.
+            if led == self.all().count() && self.records().is_ok() {
                 return Ok(());
             }
             anyhow::ensure!(Instant::now() < deadline, "only {led} partitions are led");
@@ -97,7 +113,7 @@ impl Topics {
     fn all(&self) -> impl Iterator<Item = (&str, i32)> {
         self.names
             .iter()
-            .flat_map(|name| (0..PARTITIONS).map(move |partition| (name.as_str(), partition)))
+            .flat_map(|name| (0..self.partitions).map(move |partition| (name.as_str(), partition)))
     }
 
     /// All partitions, each with an offset.
@@ -128,33 +144,44 @@ impl Topics {
 
     /// Seconds between the first append and the last one.
     pub(crate) fn span(&self) -> anyhow::Result<f64> {
-        let (mut first, mut last) = (i64::MAX, i64::MIN);
-        for (topic, partition) in self.all() {
-            let (low, high) = self.consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
-            if high > low {
-                first = first.min(self.appended_at(topic, partition, low)?);
-                last = last.max(self.appended_at(topic, partition, high - 1)?);
+        let (mut firsts, mut lasts) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for end in self.ends()?.elements() {
+            let (topic, partition) = (end.topic(), end.partition());
+            if let Offset::Offset(next @ 1..) = end.offset() {
+                firsts.add_partition_offset(topic, partition, Offset::Beginning)?;
+                lasts.add_partition_offset(topic, partition, Offset::Offset(next - 1))?;
             }
         }
+        let first = self.appended_at(&firsts)?.into_iter().min();
+        let last = self.appended_at(&lasts)?.into_iter().max();
+        let (first, last) = first.zip(last).context("no records")?;
         Ok((last - first) as f64 / 1e3)
     }
 
-    /// Timestamp of a record, in milliseconds since 1970.
-    fn appended_at(&self, topic: &str, partition: i32, offset: i64) -> anyhow::Result<i64> {
-        let mut one = TopicPartitionList::new();
-        one.add_partition_offset(topic, partition, Offset::Offset(offset))?;
-        self.consumer.assign(&one)?;
-        let deadline = Instant::now() + TIMEOUT;
-        while Instant::now() < deadline {
+    /// Timestamps of one record of each partition, in milliseconds since 1970.
+    fn appended_at(&self, records: &TopicPartitionList) -> anyhow::Result<Vec<i64>> {
+        self.consumer.assign(records)?;
+        let mut times = HashMap::new();
+        let deadline = Instant::now() + READ_BACK;
+        while times.len() < records.count() {
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "records of only {} of {} partitions can be read back",
+                times.len(),
+                records.count()
+            );
             // A poll also returns without a message for other events.
             if let Some(message) = self.consumer.poll(Duration::from_millis(100)) {
-                return message?
-                    .timestamp()
-                    .to_millis()
-                    .context("a record without a time");
+                let message = message?;
+                let place = (message.topic().to_owned(), message.partition());
+                let time = message.timestamp().to_millis();
+                times
+                    .entry(place)
+                    .or_insert(time.context("a record without a time")?);
             }
         }
-        anyhow::bail!("record {offset} of partition {partition} of {topic} cannot be read back")
+        self.consumer.unassign()?;
+        Ok(times.into_values().collect())
     }
 }
 

@@ -12,20 +12,19 @@ import time
 import uvloop
 from aiokafka import AIOKafkaProducer
 
-PARTITIONS = 12
 FETCH_SECONDS = 0.005
 
 options = argparse.ArgumentParser()
 options.add_argument("--kafka")
 options.add_argument("--topics", type=lambda text: text.split(","))
-for name in ["--rate", "--warm-up", "--seconds", "--bytes"]:
+for name in ["--partitions", "--rate", "--warm-up", "--seconds", "--bytes"]:
     options.add_argument(name, type=int)
 options = options.parse_args()
 
 
 def place(number):
     mixed = ((number ^ (number >> 7)) * 0x9E3779B97F4A7C15) % 2**64
-    return divmod((mixed >> 33) % (len(options.topics) * PARTITIONS), PARTITIONS)
+    return divmod((mixed >> 33) % (len(options.topics) * options.partitions), options.partitions)
 
 
 def quantile(values, q):

@@ -15,7 +15,6 @@ use krafka::{
 };
 use tokio::task::LocalSet;
 
-const PARTITIONS: usize = 12;
 const FETCH: Duration = Duration::from_millis(5);
 /// Clock ticks per second in /proc: 100 on Linux.
 const TICKS: f64 = 100.0;
@@ -69,6 +68,7 @@ async fn run(options: &Options) -> Result<(), Failure> {
     let bytes = options.number("--bytes") as usize;
     let text: Vec<u8> = (0..bytes).map(|at| b"a1"[at % 2]).collect();
     let warm_up = Duration::from_secs(options.number("--warm-up"));
+    let partitions = options.number("--partitions") as usize;
     let seconds = options.number("--seconds");
     let (end, rate) = (
         warm_up + Duration::from_secs(seconds),
@@ -82,9 +82,9 @@ async fn run(options: &Options) -> Result<(), Failure> {
         }
         let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
         for number in sent..due {
-            let place = place(number, topics.len() * PARTITIONS);
-            let record = Record::new(topics[place / PARTITIONS].as_str(), text.clone())
-                .partition((place % PARTITIONS) as i32)
+            let place = place(number, topics.len() * partitions);
+            let record = Record::new(topics[place / partitions].as_str(), text.clone())
+                .partition((place % partitions) as i32)
                 .key(format!("key-{number}"));
             let measured = began.elapsed() >= warm_up;
             send(&producer, record, measured.then(|| Rc::clone(&latencies))).await?;
@@ -118,7 +118,7 @@ async fn send(
     let sent = Instant::now();
     let acknowledged = producer.enqueue(record).await?;
     tokio::task::spawn_local(async move {
-        acknowledged.await.expect("a record was not acknowledged");
+        let _ = acknowledged.await.expect("a record was not acknowledged");
         if let Some(latencies) = latencies {
             latencies
                 .borrow_mut()
