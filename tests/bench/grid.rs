@@ -154,7 +154,7 @@ pub(crate) async fn warm_up_servers(cli: &Cli) -> anyhow::Result<()> {
 /// Performs one run of the grid.
 pub(crate) async fn run(cli: &Cli, network: &Network, results: &mut Results) -> anyhow::Result<()> {
     for partitions in &cli.partitions {
-        let place = Site {
+        let site = Site {
             kafka: cli.distant()?,
             partitions: *partitions,
         };

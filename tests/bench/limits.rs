@@ -25,10 +25,10 @@ const ROWS: usize = 8192;
 
 /// Measures librdkafka without a database.
 pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
-    let place = cli.place();
+    let site = cli.site();
     let (topics, kafka, rows, bytes) = (
-        Topics::create(&cli.kafka, place.partitions, cli.replicas).await?,
-        place.kafka,
+        Topics::create(&cli.kafka, site.partitions, cli.replicas).await?,
+        site.kafka,
         cli.rows,
         cli.bytes,
     );
@@ -71,7 +71,7 @@ pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
 
 /// Measures one connection that alternately reads and deletes, without Kafka.
 pub(crate) async fn postgres_alone(cli: &Cli) -> anyhow::Result<Value> {
-    let table = Table::create(cli, Contender::BareLoop, &cli.place()).await?;
+    let table = Table::create(cli, Contender::BareLoop, &cli.site()).await?;
     table.insert_backlog(cli.rows, cli.bytes).await?;
     let mut connection = bareloop::connect(&table.url)?.connect().await?;
     let mut lanes = bareloop::Lanes::unread();

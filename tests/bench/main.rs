@@ -186,7 +186,7 @@ impl Cli {
     }
 
     /// The place of all contenders, unless --grid chooses others.
-    fn place(&self) -> Site {
+    fn site(&self) -> Site {
         let distant = self
             .network
             .round_trip

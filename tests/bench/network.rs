@@ -143,7 +143,10 @@ mod tests {
     fn bytes_arrive_in_order_after_both_delays() {
         let echo = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let (broker, address) = (echo.local_addr().unwrap(), free.local_addr().unwrap());
+        let (broker, address) = (
+            echo.local_addr().expect("bound"),
+            free.local_addr().expect("bound"),
+        );
         drop(free);
         let network = Network::start(&address.to_string(), &broker.to_string()).expect("started");
         network.set(Duration::from_millis(6), Duration::from_millis(2));

@@ -78,9 +78,9 @@ impl Table {
     pub(crate) async fn create(
         cli: &Cli,
         contender: Contender,
-        place: &Site,
+        site: &Site,
     ) -> anyhow::Result<Self> {
-        let topics = Topics::create(&cli.kafka, place.partitions, cli.replicas).await?;
+        let topics = Topics::create(&cli.kafka, site.partitions, cli.replicas).await?;
         let name = topics.prefix.replace('-', "_");
         let mut admin = PgConnection::connect(&cli.postgres).await?;
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
@@ -100,7 +100,7 @@ impl Table {
             name,
             url,
             topics,
-            kafka: place.kafka.clone(),
+            kafka: site.kafka.clone(),
             contender,
             admin: cli.postgres.clone(),
             pool,

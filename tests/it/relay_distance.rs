@@ -36,7 +36,7 @@ impl Setup {
             create_topic_at(&brokers.servers(), &topic).await;
         }
         let database = Database::create(17).await.migrated().await;
-        let mut settings = database.publishing(topics.iter().map(declared).collect());
+        let mut settings = database.publishing(topics.iter().map(|name| declared(name)).collect());
         settings.kafka.bootstrap_servers = vec![brokers.behind_the_gate()];
         Self {
             brokers,
@@ -66,9 +66,9 @@ impl Setup {
     }
 }
 
-fn declared(name: &String) -> TopicSettings {
+fn declared(name: &str) -> TopicSettings {
     TopicSettings {
-        name: name.clone(),
+        name: name.to_owned(),
         event_types: vec![],
         aggregate_types: vec![],
         on_poison: OnPoison::Block,
