@@ -58,6 +58,9 @@ impl Step {
     ];
 }
 
+/// Limit for the turns that fill the window.
+const TURNS_TO_FILL_MAX: usize = 500;
+
 /// A relay, its table and its producer.
 pub(crate) struct Relay {
     core: Core,
@@ -103,15 +106,23 @@ impl Relay {
         };
         // The first record to each partition goes alone.
         assert_eq!(relay.turn(|_, work| work()), PARTITIONS);
-        relay.report(PARTITIONS, &mut |_, work| work());
-        relay.settle(&mut |_, work| work());
-        relay.fetch(&mut |_, work| work());
-        assert_eq!(
-            relay.core.in_flight().sent(),
-            Budget::default().rows,
-            "the window is full"
-        );
+        relay.fill_window();
         relay
+    }
+
+    /// Turns until as many rows are sent as may ever be: the window begins small, and grows while
+    /// half of it is used.
+    fn fill_window(&mut self) {
+        for _ in 0..TURNS_TO_FILL_MAX {
+            let sent = self.core.in_flight().sent();
+            if sent == Budget::default().rows {
+                return;
+            }
+            self.report(sent.div_ceil(2).max(PARTITIONS), &mut |_, work| work());
+            self.settle(&mut |_, work| work());
+            self.fetch(&mut |_, work| work());
+        }
+        panic!("the window is not full: {}", self.core.in_flight().sent());
     }
 
     /// Reports, settles, fetches and sends; `meter` runs each step. Returns how many rows were
