@@ -11,7 +11,9 @@
 --
 -- Neither needs a right: who may insert may ring. A relay of level 7 never sleeps, so nobody rings
 -- for it, and compatible_from stays.
-create function ring() returns trigger language plpgsql as $$
+create function ring() returns trigger language plpgsql
+set search_path from current
+as $$
 begin
   perform pg_catalog.pg_notify(pg_catalog.concat('outbox_', tg_relid), new.lane::text);
   return null;

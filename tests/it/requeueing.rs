@@ -259,6 +259,8 @@ on_each_server! {
 
 /// Downgrades the schema to level 1, as the first version created it.
 const BACK_TO_LEVEL_1: &str = "
+  drop trigger ring on outbox.event;
+  drop function outbox.ring;
   drop function outbox.settle(smallint[], bigint[], uuid[], tid[]);
   drop function outbox.resume_sequence;
   drop view outbox.sequence_state;

@@ -49,6 +49,13 @@ impl PartitionClient {
         }
     }
 
+    /// Whether no record may be sent, so that the partition can change to `wanted` once those that
+    /// are out are acknowledged. A busy partition would never change otherwise. After a failure it
+    /// must send, since only an acknowledgement lets it change.
+    pub(crate) fn waits_for(&self, wanted: ClientId) -> bool {
+        self.client.is_some_and(|client| client != wanted) && self.out > 0 && !self.has_failed
+    }
+
     /// Records that a record goes to the chosen client.
     pub(crate) fn on_sent(&mut self) {
         self.out += 1;

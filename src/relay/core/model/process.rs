@@ -276,7 +276,9 @@ impl Process {
             (Bug::MoveWithRecordsOut, Some(_)) | (Bug::NoFirstRecordGate, None) => {
                 Some(self.newest)
             }
-            (Bug::NoFirstRecordGateAfterMove, None) if has_moved => Some(self.newest),
+            (Bug::MoveWithRecordsOut | Bug::NoFirstRecordGateAfterMove, None) if has_moved => {
+                Some(self.newest)
+            }
             (_, destination) => destination.map(|destination| destination.client),
         }
     }
