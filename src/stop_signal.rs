@@ -47,7 +47,6 @@ impl StopSignal {
         let stopped = stop.clone();
         tokio::spawn(async move {
             self.received().await;
-            tracing::info!("stopping");
             stopped.cancel();
         });
         stop
