@@ -96,11 +96,17 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), RunErr
     let config = Config::infer().await.map_err(RunError::Configure)?;
     let scopes = WatchScopes::new(&options.namespaces);
     let state = http_state(&options, &scopes);
+    tokio::spawn(log_stop(stop.clone()));
     let lead = stand_by_and_lead(options, config, state.clone(), scopes, stop);
     tokio::select! {
         ended = Box::pin(lead) => ended,
         served = serve(listener, state) => served.map_err(RunError::Serve),
     }
+}
+
+async fn log_stop(stop: CancellationToken) {
+    stop.cancelled().await;
+    tracing::info!("stopping");
 }
 
 /// An operator of some namespaces may have no right to read kube-system.

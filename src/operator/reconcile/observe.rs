@@ -86,9 +86,17 @@ impl Observed {
 
     /// Returns the problem of the first relay that finds the schema missing or too old.
     pub(crate) fn lost_schema(&self) -> Option<&Problem> {
-        let reports = self.reports.iter().filter_map(|one| one.report.as_ref());
-        let mut problems = reports.flat_map(|report| &report.problems);
+        let mut problems = self.problems().map(|(_, problem)| problem);
         problems.find(|problem| problem.class == ProblemClass::SchemaNotReady)
+    }
+
+    /// Returns the problems of all relays with their pods, the most urgent of each first.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = (&str, &Problem)> {
+        let reports = self
+            .reports
+            .iter()
+            .filter_map(|one| Some((one.pod.as_str(), one.report.as_ref()?)));
+        reports.flat_map(|(pod, report)| report.problems.iter().map(move |problem| (pod, problem)))
     }
 
     /// Returns whether watches report every change of it. An unfinished Job may have no pod: the

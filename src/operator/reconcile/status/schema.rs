@@ -255,12 +255,7 @@ fn secrets(state: State, reason: Reason, message: impl Into<String>) -> Finding 
 pub(super) fn problems<'a>(
     inputs: &ConditionInputs<'a>,
 ) -> impl Iterator<Item = (&'a str, &'a Problem)> {
-    let reports = inputs
-        .observed
-        .reports
-        .iter()
-        .filter_map(|one| Some((one.pod.as_str(), one.report.as_ref()?)));
-    reports.flat_map(|(pod, report)| report.problems.iter().map(move |problem| (pod, problem)))
+    inputs.observed.problems()
 }
 
 /// Returns a text with a capital letter at its start and a full stop at its end.
