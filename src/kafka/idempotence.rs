@@ -2,7 +2,7 @@
 //! change of that state in its log, and nowhere else at once. Pure but for the clock.
 
 use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,12 +28,10 @@ enum State {
     Draining(Instant),
 }
 
-/// Follows the state of one producer. Threads of librdkafka write it.
+/// Follows the state of one producer. It learns of changes while the producer is polled: the log's
+/// lines wait in the queue of its events.
 #[derive(Debug, Default)]
-pub(super) struct Idempotence {
-    state: Mutex<State>,
-    changed: Condvar,
-}
+pub(super) struct Idempotence(Mutex<State>);
 
 impl Idempotence {
     /// Takes a line of librdkafka's log.
@@ -43,7 +41,6 @@ impl Idempotence {
         }
         if let Some((_, state)) = message.split_once(ARROW) {
             *self.state() = state_of(state, Instant::now());
-            self.changed.notify_all();
         }
     }
 
@@ -56,16 +53,13 @@ impl Idempotence {
         }
     }
 
-    /// Waits until the producer has a producer id. Blocks for up to `max`. Returns whether it has.
-    pub(super) fn wait_for_id(&self, max: Duration) -> bool {
-        let waiting = |state: &mut State| *state == State::Waiting;
-        let waited = self.changed.wait_timeout_while(self.state(), max, waiting);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *state == State::Assigned
+    /// Whether the producer has a producer id, and sends.
+    pub(super) fn has_id(&self) -> bool {
+        *self.state() == State::Assigned
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,14 +79,14 @@ mod tests {
     #[test]
     fn only_lines_about_the_state_count_and_a_drain_takes_time() {
         let idempotence = Idempotence::default();
-        assert!(!idempotence.wait_for_id(Duration::ZERO));
+        assert!(!idempotence.has_id());
         idempotence.on_log("GETPID", "state change WaitPID -> Assigned");
-        assert!(!idempotence.wait_for_id(Duration::ZERO));
+        assert!(!idempotence.has_id());
         idempotence.on_log(FACILITY, "[thrd:main]: state change WaitPID -> Assigned");
-        assert!(idempotence.wait_for_id(Duration::ZERO));
+        assert!(idempotence.has_id());
         assert_eq!(idempotence.draining_for(), Duration::ZERO);
         idempotence.on_log(FACILITY, "[thrd:x]: state change Assigned -> DrainBump");
-        assert!(!idempotence.wait_for_id(Duration::ZERO));
+        assert!(!idempotence.has_id());
         std::thread::yield_now();
         assert!(idempotence.draining_for() > Duration::ZERO);
     }

@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -39,6 +39,8 @@ use crate::{
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a producer id.
 const PRODUCER_ID_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a producer checks whether it has a producer id.
+const PRODUCER_ID_PAUSE: Duration = Duration::from_millis(10);
 
 /// A record to send. Not `Debug`: a key or a payload must not get into logs.
 pub struct Record<'a> {
@@ -378,8 +380,16 @@ impl Producer {
                 .client()
                 .fetch_metadata(Some(topic), METADATA_TIMEOUT);
         }
+        self.wait_for_id(Instant::now() + PRODUCER_ID_TIMEOUT)
+    }
+
+    /// Polls, which is how it learns of its producer id, until it has one. Returns whether it has.
+    fn wait_for_id(&self, until: Instant) -> bool {
         let idempotence = &self.inner.context().idempotence;
-        idempotence.wait_for_id(PRODUCER_ID_TIMEOUT)
+        while !idempotence.has_id() && Instant::now() < until {
+            self.inner.poll(PRODUCER_ID_PAUSE);
+        }
+        idempotence.has_id()
     }
 
     /// How long it has sent nothing, because librdkafka waits for all of its requests to end before
