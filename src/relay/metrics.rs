@@ -73,6 +73,10 @@ const KAFKA_THROTTLE: Metric = Metric::new(
     "outbox_kafka_throttle_seconds",
     "Longest time of the last second for which a quota of the brokers mutes requests.",
 );
+const KAFKA_CLIENTS: Metric = Metric::new(
+    "outbox_kafka_clients",
+    "Kafka clients that share the partitions. There is one while few requests are under way.",
+);
 const PARKED_KEYS: Metric = Metric::new("outbox_parked_keys", "Parked keys in the whole table.");
 const PARKED_TOPICS: Metric = Metric::new("outbox_parked_topics", "Topics that a person parked.");
 const DEAD_LETTERS: Metric = Metric::new("outbox_dead_letters", "Rows in dead_letter.");
@@ -125,6 +129,7 @@ pub struct Metrics {
     pub in_flight_bytes: IntGauge,
     pub kafka_round_trip: Gauge,
     pub kafka_throttle: Gauge,
+    pub kafka_clients: IntGauge,
     pub stragglers: IntCounter,
     table: TableGauges,
     pub replaced_headers: IntCounter,
@@ -179,6 +184,7 @@ impl Metrics {
             in_flight_bytes: IN_FLIGHT_BYTES.gauge(&registry),
             kafka_round_trip: KAFKA_ROUND_TRIP.float_gauge(&registry),
             kafka_throttle: KAFKA_THROTTLE.float_gauge(&registry),
+            kafka_clients: KAFKA_CLIENTS.gauge(&registry),
             stragglers: STRAGGLERS_FOUND.counter(&registry),
             table: TableGauges::new(&registry),
             replaced_headers: REPLACED_HEADERS.counter(&registry),

@@ -358,6 +358,16 @@ async fn without_the_gapless_guarantee_a_rejected_batch_leaves_a_gap() {
     );
 }
 
+/// librdkafka tells in its log alone that it has a producer id, and the log's lines wait until the
+/// producer is polled.
+#[tokio::test]
+async fn a_client_that_warms_up_learns_that_it_has_a_producer_id() {
+    let cluster = cluster(1, &[("topic", 1)]);
+    let sender = Sender::new(&cluster.bootstrap_servers(), SMALL);
+    let warm_up = tokio::task::spawn_blocking(move || sender.producer.warm_up(["topic"]));
+    assert!(warm_up.await.expect("no panic"));
+}
+
 /// The outage lasts until a producer with a timeout of one second has failed all its records.
 #[tokio::test]
 async fn no_record_fails_for_being_late() {

@@ -130,6 +130,8 @@ async fn far_away(round_trip_ms: u64) {
     let round_trip = relay.metric("outbox_kafka_round_trip_seconds").await;
     eprintln!("{round_trip} s are measured");
     assert!(round_trip >= round_trip_ms as f64 / 1_000.0);
+    let clients = relay.metric("outbox_kafka_clients").await;
+    assert!(clients > 1.0, "{clients} clients: one is too slow");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -116,6 +116,7 @@ impl Session<'_> {
         self.core.on_broker_times(times, now);
         self.reporter
             .set_broker_times(self.core.round_trip(), times.throttle);
+        self.reporter.set_clients(self.producers.clients());
         let throttled = self.core.throttled_for(now).map(|muted_for| {
             let options = self.process.options;
             kafka_throttled(&options.settings.kafka, &options.pod, muted_for)

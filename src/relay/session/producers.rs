@@ -265,6 +265,11 @@ impl<'a> Producers<'a> {
         self.factory.cluster_error().clear();
     }
 
+    /// Number of clients of the main producer.
+    pub(super) fn clients(&self) -> usize {
+        self.main.producer().map_or(0, ProducerSet::len)
+    }
+
     /// What both producers measured of the brokers since the last call; `None` if nothing.
     pub(super) fn take_broker_times(&self) -> Option<BrokerTimes> {
         self.factory.statistics().take()

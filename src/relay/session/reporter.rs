@@ -135,6 +135,11 @@ impl<'a> Reporter<'a> {
         metrics.kafka_throttle.set(throttle.as_secs_f64());
     }
 
+    /// Reports how many clients share the partitions.
+    pub(super) fn set_clients(&self, clients: usize) {
+        self.status.metrics.kafka_clients.set(clients as i64);
+    }
+
     /// Measures a fetch whose rows can be used.
     pub(super) fn record_fetch(&self, began: Instant, now: Instant) {
         let seconds = (now - began).as_secs_f64();
