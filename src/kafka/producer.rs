@@ -234,6 +234,10 @@ const STRICT: &[(&str, &str)] = &[
     ("topic.metadata.propagation.max.ms", "2000000"),
     // Keys go to the same partitions as with Kafka's Java producers.
     ("partitioner", "murmur2_random"),
+    // A broker answers the requests of a connection one after the other. One that waits for a
+    // replica holds up all behind it for this long, and is then sent again; the broker ignores what
+    // it has.
+    ("request.timeout.ms", "2000"),
     // Longer than a quota of the brokers keeps a connection muted after the largest request: 1 MB
     // at 20 kB/s takes 50 s. Nothing else waits for it. Records to a broker that hangs are sent by
     // another producer once they are overdue (`relay::core::stale_leaders`), and so are all others
@@ -460,6 +464,7 @@ mod tests {
             ("message.timeout.ms", "0"),
             ("topic.metadata.propagation.max.ms", "2000000"),
             ("partitioner", "murmur2_random"),
+            ("request.timeout.ms", "2000"),
             ("socket.timeout.ms", "60000"),
             ("batch.size", "20000"),
             ("message.max.bytes", "1048588"),

@@ -400,6 +400,17 @@ const KAFKA: &[Panel] = &[
         )],
     },
     Panel {
+        title: "Kafka clients",
+        look: Lines,
+        unit: "none",
+        description: "Clients of each pod that share the partitions: one while few requests are \
+                      under way, eight at most.",
+        queries: &[(
+            r#"sum by (pod) (outbox_kafka_clients{namespace=~"$namespace", relay=~"$relay"})"#,
+            "{{pod}}",
+        )],
+    },
+    Panel {
         title: "Partitions added",
         look: Lines,
         unit: "none",
