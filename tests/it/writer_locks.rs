@@ -10,6 +10,17 @@ use crate::harness::{
     server::Server,
 };
 
+/// A connection of the producer that gives up waiting for a lock.
+async fn producer(database: &Database, lock_timeout: &str) -> PgConnection {
+    let mut connection = database.connect_as(&database.producer).await;
+    execute(
+        &mut connection,
+        &format!("set lock_timeout = '{lock_timeout}'"),
+    )
+    .await;
+    connection
+}
+
 /// Four keys of one bucket.
 async fn keys_of_one_bucket(connection: &mut PgConnection) -> [String; 4] {
     let keys = "select (array_agg(key))[:4] from (select 'k' || i as key, \
@@ -94,9 +105,8 @@ fn ways(key: &str, others: &str) -> Vec<(&'static str, String)> {
 on_oldest_and_newest_server! {
     async fn writers_of_one_key_exclude_each_other_however_each_locks_it(database: Database) {
         let database = database.migrated().await;
-        let mut holder = database.connect_as(&database.producer).await;
-        let mut other = database.connect_as(&database.producer).await;
-        execute(&mut other, "set lock_timeout = '20ms'").await;
+        let mut holder = producer(&database, "30s").await;
+        let mut other = producer(&database, "20ms").await;
         for (held, lock) in ways("the key", "a") {
             for (wanted, second) in ways("the key", "b") {
                 execute(&mut holder, &format!("begin; {lock}")).await;
@@ -118,11 +128,10 @@ on_oldest_and_newest_server! {
         database: Database,
     ) {
         let database = database.migrated().await;
-        let mut holder = database.connect_as(&database.producer).await;
-        let mut other = database.connect_as(&database.producer).await;
+        let mut holder = producer(&database, "30s").await;
+        let mut other = producer(&database, "20ms").await;
         let [one, mate, ..] = keys_of_one_bucket(&mut holder).await;
         let mate = enqueue(&mate);
-        execute(&mut other, "set lock_timeout = '20ms'").await;
         let few = [
             enqueue(&one),
             lock_keys(&one, "a", 64),
@@ -152,8 +161,8 @@ on_oldest_and_newest_server! {
     /// With a lock for each bucket alone this was a deadlock: the buckets are taken crosswise.
     async fn sorted_keys_of_two_writers_whose_buckets_cross_do_not_deadlock(database: Database) {
         let database = database.migrated().await;
-        let mut first = database.connect_as(&database.producer).await;
-        let mut second = database.connect_as(&database.producer).await;
+        let mut first = producer(&database, "30s").await;
+        let mut second = producer(&database, "30s").await;
         let crossing = "with keys as (select 'k' || i as key, hashtextextended(('k' || i) collate \
             \"C\", 0) & 4095 as bucket from generate_series(1, 1000) i)
           select array[a.key, b.key, c.key, d.key]
@@ -162,7 +171,7 @@ on_oldest_and_newest_server! {
           where a.key < b.key and c.key < d.key and a.bucket <> b.bucket limit 1";
         let keys = value::<Vec<String>>(&mut first, crossing).await;
         for connection in [&mut first, &mut second] {
-            execute(connection, "set lock_timeout = '5s'; begin").await;
+            execute(connection, "begin").await;
         }
         execute(&mut first, &enqueue(&keys[0])).await;
         execute(&mut second, &enqueue(&keys[2])).await;
@@ -190,7 +199,7 @@ on_oldest_and_newest_server! {
         let database = database.migrated().await;
         let mut writers = tokio::task::JoinSet::new();
         for writer in 0..6 {
-            let mut connection = database.connect_as(&database.producer).await;
+            let mut connection = producer(&database, "30s").await;
             writers.spawn(async move {
                 let mut failed = Vec::new();
                 for round in 0..40 {
@@ -251,8 +260,8 @@ on_oldest_and_newest_server! {
         let keys = keys_of_one_bucket(&mut admin).await;
         let [a, b, c, d] = keys.each_ref().map(String::as_str);
         for lock_first in [false, true] {
-            let mut first = database.connect_as(&database.producer).await;
-            let mut second = database.connect_as(&database.producer).await;
+            let mut first = producer(&database, "30s").await;
+            let mut second = producer(&database, "30s").await;
             let [begin, end] = sixty_five([a, b], "a", lock_first);
             execute(&mut first, &begin).await;
             let [begin, rest] = sixty_five([c, d], "b", lock_first);
@@ -287,7 +296,7 @@ async fn small_server() -> (Server, Database) {
 #[tokio::test]
 async fn a_small_server_has_room_for_the_locks_of_many_keys() {
     let (_server, database) = small_server().await;
-    let mut writer = database.connect_as(&database.producer).await;
+    let mut writer = producer(&database, "30s").await;
     for many in [
         one_by_one("k", 100_000),
         at_once("k", 100_000, ""),
@@ -297,7 +306,7 @@ async fn a_small_server_has_room_for_the_locks_of_many_keys() {
     }
     let mut open = vec![writer];
     while open.len() < 14 {
-        open.push(database.connect_as(&database.producer).await);
+        open.push(producer(&database, "30s").await);
     }
     // All with the largest number of keys that have locks of their own.
     for (writer, connection) in open.iter_mut().enumerate() {
