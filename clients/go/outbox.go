@@ -20,7 +20,7 @@ type Event struct {
 	Headers map[string]string
 }
 
-const enqueue = `select outbox.enqueue(
+const enqueue = `select outbox.enqueue_bytes(
 	aggregate_type => $1, aggregate_id => $2, event_type => $3, payload => $4,
 	topic => $5, event_key => $6, headers => $7)`
 

@@ -51,7 +51,22 @@ func TestCommittedEventsReachKafka(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	writeExpected(t, events)
+	writeExpected(t, append(events, addText(t, conn, events)...))
+}
+
+// addText adds the payloads with the functions that take text, and returns these events.
+func addText(t *testing.T, conn *pgx.Conn, events []Event) (added []Event) {
+	for _, function := range []string{"enqueue_text", "enqueue_json"} {
+		call := fmt.Sprintf(`select outbox.%s('file', 'file-42', 'FileRenamedV1', $1, $2, $3)`, function)
+		for _, event := range events[:len(events)-1] {
+			_, err := conn.Exec(t.Context(), call, string(event.Payload), event.Topic, event.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			added = append(added, Event{Payload: event.Payload})
+		}
+	}
+	return added
 }
 
 func connect(t *testing.T) *pgx.Conn {

@@ -12,7 +12,7 @@
  * @property {Record<string, string>} [headers] such as correlation_id and traceparent
  */
 
-const ENQUEUE = `select outbox.enqueue(
+const ENQUEUE = `select outbox.enqueue_bytes(
   aggregate_type => $1, aggregate_id => $2, event_type => $3, payload => $4,
   topic => $5, event_key => $6, headers => $7)`;
 

@@ -32,8 +32,23 @@ test('committed events reach Kafka', async () => {
       await addEvent(client, event);
     });
   }
-  await writeExpected(all);
+  await writeExpected([...all, ...(await addText(all))]);
 });
+
+/**
+ * Adds the payloads with the functions that take text, and returns these events.
+ * @param {import('./outbox.js').Event[]} all
+ */
+async function addText(all) {
+  const payloads = all.flatMap(({ payload }) => payload ?? []);
+  for (const call of ['enqueue_text', 'enqueue_json']) {
+    const sql = `select outbox.${call}('file', 'file-42', 'FileRenamedV1', $1, $2, $3)`;
+    for (const payload of payloads) {
+      await client.query(sql, [payload.toString(), env('OUTBOX_TOPIC'), KEY]);
+    }
+  }
+  return [...payloads, ...payloads].map((payload) => ({ ...renamed(payload), headers: undefined }));
+}
 
 /** @param {() => Promise<void>} work */
 async function transaction(work) {

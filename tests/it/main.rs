@@ -84,3 +84,5 @@ mod secret_outages;
 mod secret_rotation;
 mod setup_page;
 mod stop_signals;
+mod writer_locks;
+mod writer_payloads;

@@ -242,10 +242,13 @@ on_each_server! {
 }
 
 /// Functions that run with the owner's rights.
-const DEFINERS: [&str; 10] = [
+const DEFINERS: [&str; 13] = [
     "bury",
     "enqueue",
+    "enqueue_bytes",
+    "enqueue_json",
     "enqueue_many",
+    "enqueue_text",
     "park_key",
     "purge_adopted",
     "requeue",

@@ -54,7 +54,36 @@ async fn committed_events_reach_kafka() -> Result<()> {
         add_event(&mut transaction, event).await?;
         transaction.commit().await?;
     }
+    let texts = add_text(&mut connection, &events).await?;
+    events.extend(texts);
     write_expected(&events)
+}
+
+/// Adds the payloads with the functions that take text, and returns these events. `str` is bound as
+/// text, so JSON needs a cast.
+async fn add_text<'a>(
+    connection: &mut PgConnection,
+    events: &[Event<'a>],
+) -> Result<Vec<Event<'a>>> {
+    let mut added = Vec::new();
+    for call in [
+        "select outbox.enqueue_text('file', 'file-42', 'FileRenamedV1', $1, $2, $3)",
+        "select outbox.enqueue_json('file', 'file-42', 'FileRenamedV1', $1::json, $2, $3)",
+    ] {
+        for event in events.iter().filter(|event| event.payload.is_some()) {
+            sqlx::query(call)
+                .bind(std::str::from_utf8(event.payload.unwrap_or_default())?)
+                .bind(event.topic)
+                .bind(event.key)
+                .execute(&mut *connection)
+                .await?;
+            added.push(Event {
+                payload: event.payload,
+                ..Event::default()
+            });
+        }
+    }
+    Ok(added)
 }
 
 /// Connects to PGHOST, PGDATABASE and so on.

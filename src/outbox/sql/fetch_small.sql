@@ -5,7 +5,7 @@ select
   pg_current_snapshot()::text as snapshot, null::smallint as lane, s.position as id, s.incarnation as event_id, null as aggregate_type,
   null as aggregate_id, null as event_type, null as topic, null as event_key, null::bytea as payload, null::jsonb as headers,
   null::timestamptz as created_at, null::bytea as place
-from @schema@.sequence_state as s
+from (select from @schema@.event limit 0) as locked_first right join @schema@.sequence_state as s on true
 union all
 select
   null, m.lane, m.id, m.event_id, m.aggregate_type, m.aggregate_id, m.event_type, m.topic, m.event_key, m.payload, m.headers,

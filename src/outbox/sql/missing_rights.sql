@@ -6,7 +6,12 @@ where not case wanted.kind
   when 'producer' then
     has_schema_privilege(wanted.role, $1, 'usage')
     and has_function_privilege(wanted.role, '@schema@.enqueue(text, text, text, bytea, text, text, jsonb, uuid)', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.enqueue_text(text, text, text, text, text, text, jsonb, uuid, boolean)', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.enqueue_json(text, text, text, json, text, text, jsonb, uuid, boolean)', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.enqueue_bytes(text, text, text, bytea, text, text, jsonb, uuid, boolean)', 'execute')
     and has_function_privilege(wanted.role, '@schema@.enqueue_many(jsonb)', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.enqueue_many(jsonb, boolean)', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.lock_keys(text[])', 'execute')
     and has_column_privilege(wanted.role, '@schema@.event', 'payload', 'insert')
   else
     has_schema_privilege(wanted.role, $1, 'usage')

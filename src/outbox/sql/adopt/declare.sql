@@ -10,4 +10,6 @@ declare
   a_event_type text;
   a_created_at timestamptz;
   has_key boolean := true;
+  a_hash bigint;
+  is_locked boolean;
   fault text;

@@ -36,8 +36,8 @@ class Ordering(Enum):
     UNKNOWN = "unknown"
     """Some writers may be unordered. Records can only be compared by `event_id`."""
     ALL_WRITERS_ORDERED = "all writers ordered"
-    """Each writer of each of these topics uses `outbox.enqueue` or `enqueue_many`, or locks the
-    aggregate's row before it inserts."""
+    """Each writer of each of these topics uses the functions of the outbox without
+    `ordered => false`, or locks the aggregate's row before it inserts."""
 
 
 class WhenMissing(Enum):

@@ -6,7 +6,7 @@ import java.sql.SQLException;
 /** Adds events to the outbox with JDBC. */
 public final class JdbcOutbox {
     private static final String ENQUEUE = """
-            select outbox.enqueue(
+            select outbox.enqueue_bytes(
               aggregate_type => ?, aggregate_id => ?, event_type => ?, payload => ?,
               topic => ?, event_key => ?, headers => jsonb_object(?, ?))""";
 

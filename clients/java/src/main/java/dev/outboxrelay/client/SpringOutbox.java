@@ -9,7 +9,7 @@ import org.springframework.transaction.annotation.Transactional;
 @Repository
 public class SpringOutbox {
     private static final String ENQUEUE = """
-            select outbox.enqueue(
+            select outbox.enqueue_bytes(
               aggregate_type => :aggregateType, aggregate_id => :aggregateId,
               event_type => :eventType, payload => :payload, topic => :topic, event_key => :key,
               headers => jsonb_object(:headerNames, :headerValues))""";

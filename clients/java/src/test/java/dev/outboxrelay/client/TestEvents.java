@@ -9,6 +9,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Stream;
 
 /** The events that the tests commit, and the records that Kafka should then have. */
 final class TestEvents {
@@ -41,6 +42,15 @@ final class TestEvents {
         events.add(rename("{\n  \"written by\": \"Java’s 'text' \\\\ \\u00e9\"\n}".getBytes(UTF_8)));
         events.add(delete());
         return events;
+    }
+
+    /** Returns the events whose payload is text, twice, as the functions that take text add them. */
+    static List<Event> texts(List<Event> events) {
+        var texts = events.stream().filter(event -> event.payload() != null)
+                .map(event -> new Event(event.aggregateType(), event.aggregateId(), event.eventType(),
+                        event.payload(), event.topic(), event.key(), Map.of()))
+                .toList();
+        return Stream.concat(texts.stream(), texts.stream()).toList();
     }
 
     /** Writes the records as tests/clients/languages reads them from Kafka. */
