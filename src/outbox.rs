@@ -12,6 +12,8 @@ mod row;
 mod row_text;
 pub mod schema;
 mod schema_drift;
+mod schema_facts;
+mod server_product;
 mod snapshot;
 mod store;
 mod unit_of_work;
@@ -21,7 +23,9 @@ pub use ctid::Ctid;
 pub use ids::{Lane, RowId, RowIdentity};
 pub use row::{Fetched, OutboxRow, SequenceState};
 pub use row_text::RowText;
-pub use schema_drift::{SchemaDrift, check_drift};
+pub use schema_drift::{SchemaDrift, judge_drift};
+pub use schema_facts::{ExpectedFact, SchemaFact, expected_facts, fetch_facts, write_expectations};
+pub use server_product::{UnsupportedProduct, check_product};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
     BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneBacklog, LaneGapScan,

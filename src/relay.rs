@@ -122,6 +122,9 @@ fn log_new_session(end: session::SessionEnd) {
         session::SessionEnd::LeaseLost => {
             tracing::warn!("the lease was lost; a new session begins without lanes");
         }
+        session::SessionEnd::SchemaChanged => {
+            tracing::warn!("a new session begins once the schema is repaired");
+        }
         session::SessionEnd::SequenceRegressed => tracing::warn!(
             "ids may have been drawn twice; a new session begins once the sequence is moved forward"
         ),

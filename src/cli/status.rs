@@ -74,7 +74,8 @@ fn oldest_row(waiting: &Waiting) -> String {
 }
 
 fn dead_rows(overview: &Overview) -> String {
-    let rows = thousands(unsigned(overview.dead_rows));
+    let rows = overview.dead_rows.map(|rows| thousands(unsigned(rows)));
+    let rows = rows.unwrap_or_else(|| "unknown".to_owned());
     let oldest = oldest_transaction(overview.oldest_transaction_seconds);
     format!("{rows}; oldest transaction: {oldest}")
 }
@@ -219,7 +220,7 @@ mod tests {
                 item(AttentionKind::ParkedKeys, 2),
                 item(AttentionKind::DeadLetters, 1),
             ],
-            dead_rows: 1234,
+            dead_rows: Some(1234),
             oldest_transaction_seconds: None,
         }
     }

@@ -6,9 +6,9 @@ mod apply;
 mod grants;
 mod lock;
 mod outcome;
+mod repair;
 mod resume;
 mod script;
-pub(super) mod shape;
 mod transaction;
 mod verify;
 
@@ -20,6 +20,7 @@ use crate::{
         connect::{Connect, ConnectError},
         error::DatabaseError,
         schema::SchemaError,
+        server_product::UnsupportedProduct,
     },
     report::{MigrationReport, Problem, ProblemClass},
     secrets::Secrets,
@@ -51,6 +52,8 @@ pub enum MigrateError {
     },
     #[error("the server runs PostgreSQL {major}, but version 15 or newer is required: upgrade it")]
     ServerTooOld { major: i32 },
+    #[error(transparent)]
+    Product(#[from] UnsupportedProduct),
     #[error(
         "another migration of schema '{schema}' has been running for {waited:?}; this is retried"
     )]
@@ -82,8 +85,15 @@ pub enum MigrateError {
          of outbox-relay that applied it, or an empty schema"
     )]
     OtherForm { schema: String, version: i64 },
-    #[error("table {schema}.event was changed by hand: {difference}; undo the change")]
-    ShapeChanged { schema: String, difference: String },
+    #[error("{sentence}")]
+    SchemaChanged { sentence: String },
+    #[error("cannot repair schema '{schema}': {what}")]
+    Repair {
+        schema: String,
+        what: String,
+        #[source]
+        source: DatabaseError,
+    },
     #[error("cannot become the owner of schema '{schema}'")]
     Claim {
         schema: String,
@@ -148,6 +158,7 @@ impl MigrateError {
     fn database_error(&self) -> Option<&DatabaseError> {
         match self {
             Self::Prepare { source, .. }
+            | Self::Repair { source, .. }
             | Self::CreateSchema { source, .. }
             | Self::ApplyMigrations { source, .. }
             | Self::Claim { source, .. }
@@ -164,17 +175,18 @@ impl MigrateError {
             Self::Schema(error) => error.problem().class,
             Self::Adopt(error) => error.problem().class,
             Self::Prepare { source, .. }
+            | Self::Repair { source, .. }
             | Self::CreateSchema { source, .. }
             | Self::ApplyMigrations { source, .. }
             | Self::Claim { source, .. }
             | Self::Grant { source, .. }
             | Self::ResumeSequence { source, .. }
             | Self::Commit { source, .. } => source.class,
-            Self::ServerTooOld { .. } => ProblemClass::DatabaseError,
+            Self::ServerTooOld { .. } | Self::Product(_) => ProblemClass::DatabaseError,
             Self::LockHeld { .. } => ProblemClass::LockTimeout,
             Self::OwnerAtWork { .. } => ProblemClass::SchemaClaimedByOther,
             Self::NotOurs { .. } | Self::OpenToAll { .. } => ProblemClass::InvalidSettings,
-            Self::OtherForm { .. } | Self::ShapeChanged { .. } => ProblemClass::SchemaNotReady,
+            Self::OtherForm { .. } | Self::SchemaChanged { .. } => ProblemClass::SchemaNotReady,
             Self::RolesMissing { .. } => ProblemClass::RoleMissing,
             Self::RightsMissing { .. } => ProblemClass::InsufficientPrivilege,
         }

@@ -1,188 +1,283 @@
-//! Finds changes that somebody made to table `event` by hand, when a relay starts. Deciding is
-//! pure; the query is IO, one statement.
+//! Compares what a database has with what the migrations made. Pure.
 //!
-//! A change that makes reading wrong stops the relay. Any other change is only reported.
-
-use sqlx::{Row, query};
+//! What the migrations made must be as they made it, or nothing is published: order and safety rest
+//! on it. What was added to table `event` is only reported, unless it can change rows, hide them,
+//! or keep them from being deleted. Storage parameters, comments and the like are no facts at all.
 
 use crate::{
-    outbox::{Connections, error::DatabaseError, migrate::shape::EXPECTED, schema::statement},
+    outbox::{
+        schema::LEVEL,
+        schema_facts::{ExpectedFact, SchemaFact},
+    },
     report::{Problem, ProblemClass},
     settings::SchemaName,
 };
 
-/// Difference between table `event` and the table that the migrations create.
+/// Newest major version of PostgreSQL with which expectations were compared. A newer one may print
+/// expressions in another way: there, only their presence counts.
+const MAJOR_MAX: u32 = 18;
+/// Starts of names whose facts are expressions that the server prints.
+const PRINTED: &[&str] = &[
+    "default of ",
+    "expression of ",
+    "constraint ",
+    "trigger ",
+    "view ",
+];
+/// What the migrations make only for speed, or only for people.
+const DISPENSABLE: &[&str] = &[
+    "trigger ring on event",
+    "view pending",
+    "function text_or_null(bytea)",
+];
+
+/// Difference between a schema and the one that the migrations make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaDrift {
-    /// The table is as the migrations left it.
+    /// The schema is as the migrations left it.
     No,
-    /// Rows can be read and deleted as before, but speed, order or durability may suffer.
+    /// Rows are published as before, but speed may suffer.
     Tolerable(Problem),
-    /// Rows cannot be read, or would be read wrongly: they wait until the change is undone.
-    Unreadable(Problem),
+    /// A promise could be broken: nothing is published until the change is undone.
+    Unsafe(Problem),
 }
 
-/// Compares table `event` with the one that this version expects. Call it only when the schema is
-/// at the level of this version: a newer level may have another table.
-///
-/// # Errors
-/// Returns an error when the database fails.
-///
-/// # Cancel safety
-/// Cancel safe: it only reads.
-pub async fn check_drift(
-    connections: &Connections,
+/// One thing that is not as the migrations made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// What was made, if the migrations made it.
+    pub(super) expected: Option<ExpectedFact>,
+    /// Sentence without an end: what it is now.
+    pub(super) what: String,
+    pub(super) effect: Effect,
+    /// Statement that undoes an addition.
+    undo: Option<String>,
+}
+
+/// What a difference can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Effect {
+    /// A promise could be broken.
+    Unsafe,
+    /// Only speed or convenience suffers.
+    Tolerable,
+}
+
+/// What a relay does about the facts that it found.
+#[must_use]
+pub fn judge_drift(
+    expected: &[ExpectedFact],
+    found: &[SchemaFact],
     schema: &SchemaName,
-) -> Result<SchemaDrift, DatabaseError> {
-    let sql = statement(include_str!("sql/event_shape.sql"), schema);
-    let rows = connections.rows(query(sql)).await?;
-    let found = rows
+) -> SchemaDrift {
+    // A newer level is another schema. While it is migrated, relays of this version work on.
+    if is_of_other_level(found) {
+        return SchemaDrift::No;
+    }
+    let differences = differences(expected, found, schema);
+    let Some(first) = differences.first() else {
+        return SchemaDrift::No;
+    };
+    let class = match first.effect {
+        Effect::Unsafe => ProblemClass::SchemaNotReady,
+        Effect::Tolerable => ProblemClass::TableChanged,
+    };
+    let problem = Problem::new(class, sentence(first, schema));
+    match first.effect {
+        Effect::Unsafe => SchemaDrift::Unsafe(problem),
+        Effect::Tolerable => SchemaDrift::Tolerable(problem),
+    }
+}
+
+fn is_of_other_level(found: &[SchemaFact]) -> bool {
+    let level = found.iter().find(|fact| fact.name == "level");
+    level.is_some_and(|fact| fact.fact != LEVEL.to_string())
+}
+
+/// What was changed, what follows, and what repairs it.
+pub(super) fn sentence(difference: &Difference, schema: &SchemaName) -> String {
+    let (what, schema) = (&difference.what, schema.as_str());
+    let repair = match (&difference.expected, &difference.undo) {
+        (Some(expected), _) if !expected.repair.is_empty() => {
+            "run the migration (outbox-relay migrate)".to_owned()
+        }
+        (_, Some(undo)) => undo.clone(),
+        _ => "undo the change".to_owned(),
+    };
+    let follows = match difference.effect {
+        Effect::Unsafe => "nothing is published until you repair it",
+        Effect::Tolerable => "it can cost speed. To repair it",
+    };
+    format!("schema {schema} was changed by hand: {what}; {follows}: {repair}")
+}
+
+/// All differences, in an order in which they can be repaired, unsafe ones first.
+pub(super) fn differences(
+    expected: &[ExpectedFact],
+    found: &[SchemaFact],
+    schema: &SchemaName,
+) -> Vec<Difference> {
+    let comparison = comparison(found);
+    let changed = expected
         .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<Vec<String>, _>>()?;
-    Ok(classify_drift(EXPECTED, &found, schema.as_str()))
-}
-
-fn classify_drift(expected: &[&str], found: &[String], schema: &str) -> SchemaDrift {
-    if let Some(what) = unreadable(expected, found) {
-        let message = format!(
-            "table {schema}.event was changed by hand: {what}; undo the change, its rows wait \
-             until then"
-        );
-        return SchemaDrift::Unreadable(Problem::new(ProblemClass::SchemaNotReady, message));
-    }
-    if let Some(what) = tolerable(expected, found) {
-        let message = format!(
-            "table {schema}.event was changed by hand: {what}; undo the change, which can cost \
-             speed, order or rows"
-        );
-        return SchemaDrift::Tolerable(Problem::new(ProblemClass::TableChanged, message));
-    }
-    SchemaDrift::No
-}
-
-/// First change because of which rows cannot be read, or would be read wrongly.
-fn unreadable(expected: &[&str], found: &[String]) -> Option<String> {
-    missing_column(expected, found)
-        .or_else(|| row_security(found))
-        .or_else(|| swapped_columns(found))
-}
-
-fn missing_column(expected: &[&str], found: &[String]) -> Option<String> {
-    let line = first_missing(expected, found, |line| line.starts_with("column "))?;
-    Some(changed_column(line, found))
-}
-
-/// Row security, which hides rows from the relay.
-fn row_security(found: &[String]) -> Option<String> {
-    let is_on = found.iter().any(|line| line == "row security");
-    is_on.then(|| "there is 'row security'".to_owned())
-}
-
-/// A wrong order of `xact` and `id`. PostgreSQL evaluates defaults in column order, and watermarks
-/// rely on a transaction having its xid before it draws an id.
-fn swapped_columns(found: &[String]) -> Option<String> {
-    let is_swapped = position(found, "column xact ") > position(found, "column id ");
-    is_swapped.then(|| "column xact is no longer before column id".to_owned())
-}
-
-/// Position of the first line that begins with `start`.
-fn position(found: &[String], start: &str) -> Option<usize> {
-    found.iter().position(|line| line.starts_with(start))
-}
-
-/// First change that leaves rows readable.
-fn tolerable(expected: &[&str], found: &[String]) -> Option<String> {
-    if let Some(added) = found.iter().find(|line| !expected.contains(&line.as_str())) {
-        return Some(format!("there is '{added}'"));
-    }
-    first_missing(expected, found, |_| true).map(|line| format!("no '{line}'"))
-}
-
-/// First expected line of a kind that was not found.
-fn first_missing<'e>(
-    expected: &[&'e str],
-    found: &[String],
-    is_of_kind: impl Fn(&str) -> bool,
-) -> Option<&'e str> {
-    expected
+        .filter_map(|expected| changed(*expected, found, comparison));
+    let added = found
         .iter()
-        .copied()
-        .filter(|line| is_of_kind(line))
-        .find(|line| !found.iter().any(|other| other == line))
+        .filter_map(|fact| added(expected, fact, comparison, schema));
+    let mut all: Vec<_> = changed.chain(added).collect();
+    all.sort_by_key(|difference| difference.effect);
+    all
 }
 
-/// Describes a column that is missing or has another definition.
-fn changed_column(line: &str, found: &[String]) -> String {
-    match position(found, &column_start(line)) {
-        Some(now) => format!("'{}' instead of '{line}'", found[now]),
-        None => format!("no '{line}'"),
+/// How printed expressions are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Printed {
+    Compared,
+    OnlyPresent,
+}
+
+fn comparison(found: &[SchemaFact]) -> Printed {
+    let version = found.iter().find(|fact| fact.name == "server");
+    let number = version.and_then(|fact| fact.fact.parse::<u32>().ok());
+    match number {
+        Some(number) if number / 10_000 > MAJOR_MAX => Printed::OnlyPresent,
+        _ => Printed::Compared,
     }
 }
 
-/// Start of all lines about the column that `line` describes: `column NAME `.
-fn column_start(line: &str) -> String {
-    let words: Vec<_> = line.split(' ').take(2).collect();
-    format!("{} ", words.join(" "))
+/// Whether a fact is what was expected.
+fn fits(expected: &ExpectedFact, found: &SchemaFact, printed: Printed) -> bool {
+    let is_printed = PRINTED.iter().any(|start| found.name.starts_with(start));
+    let only_present = is_printed && printed == Printed::OnlyPresent;
+    found.name == expected.name
+        && (only_present && !is_disabled(found) || found.fact == expected.fact)
+}
+
+fn is_disabled(found: &SchemaFact) -> bool {
+    found.fact.starts_with("disabled") || found.fact.starts_with("enabled on replicas")
+}
+
+/// The difference, if no fact fits an expected one.
+fn changed(expected: ExpectedFact, found: &[SchemaFact], printed: Printed) -> Option<Difference> {
+    if found.iter().any(|fact| fits(&expected, fact, printed)) {
+        return None;
+    }
+    let name = expected.name;
+    let what = match found.iter().find(|fact| fact.name == name) {
+        Some(now) => format!("{name} has {}", other_parts(&expected, &now.fact)),
+        None => format!("{name} is missing"),
+    };
+    let effect = if DISPENSABLE.contains(&name) {
+        Effect::Tolerable
+    } else {
+        Effect::Unsafe
+    };
+    Some(Difference {
+        expected: Some(expected),
+        what,
+        effect,
+        undo: None,
+    })
+}
+
+/// The parts of two facts that differ.
+fn other_parts(expected: &ExpectedFact, now: &str) -> String {
+    let now: Vec<_> = now.split(", ").collect();
+    let then: Vec<_> = expected.fact.split(", ").collect();
+    let only = |these: &[&str], those: &[&str]| -> String {
+        let parts = these.iter().filter(|part| !those.contains(part));
+        parts.copied().collect::<Vec<_>>().join(", ")
+    };
+    match (only(&now, &then), only(&then, &now)) {
+        (no, then) if no.is_empty() => format!("no '{then}'"),
+        (now, no) if no.is_empty() => format!("'{now}'"),
+        (now, then) => format!("'{now}' instead of '{then}'"),
+    }
+}
+
+/// What was added to table `event`; `None` for what is expected, or is about something else.
+fn added(
+    expected: &[ExpectedFact],
+    found: &SchemaFact,
+    printed: Printed,
+    schema: &SchemaName,
+) -> Option<Difference> {
+    let named = expected.iter().filter(|fact| fact.name == found.name);
+    let mut named = named.peekable();
+    // A fact that only differs is reported as a change.
+    let is_second = found.name.starts_with("index ");
+    if named.peek().is_some() && (!is_second || named.any(|fact| fits(fact, found, printed))) {
+        return None;
+    }
+    let (effect, undo) = addition(found, schema)?;
+    Some(Difference {
+        expected: None,
+        what: format!("{} was added: {}", found.name, found.fact),
+        effect,
+        undo,
+    })
+}
+
+/// What an addition can do, and the statement that undoes it; `None` if it is not about `event`.
+fn addition(found: &SchemaFact, schema: &SchemaName) -> Option<(Effect, Option<String>)> {
+    let event = format!("{}.event", schema.as_str());
+    let words: Vec<_> = found.name.split(' ').collect();
+    let (effect, undo) = match words.as_slice() {
+        ["rule", rule, "on", "event"] => (
+            rule_effect(&found.fact),
+            Some(format!("drop rule {rule} on {event}")),
+        ),
+        ["trigger", trigger, "on", "event"] => (
+            trigger_effect(&found.fact),
+            Some(format!("drop trigger {trigger} on {event}")),
+        ),
+        ["heir", heir, "of", "event"] => (
+            Effect::Unsafe,
+            Some(format!("alter table {heir} no inherit {event}")),
+        ),
+        ["foreign", "key", key, "to", "event"] => {
+            let table = found.fact.trim_start_matches("from ");
+            let undo = format!("alter table {table} drop constraint {key}");
+            (Effect::Unsafe, Some(undo))
+        }
+        ["replica", "identity", "of", "event"] => {
+            let undo = format!("alter table {event} replica identity default");
+            (Effect::Unsafe, Some(undo))
+        }
+        ["column", column] | ["default", "of", column] if column.starts_with("event.") => {
+            (Effect::Tolerable, None)
+        }
+        ["index", "of", "event", ..] | ["constraint", _, "on", "event"] => {
+            (Effect::Tolerable, None)
+        }
+        _ => return None,
+    };
+    Some((effect, undo))
+}
+
+/// A rule can drop an insert or a delete, or do it twice.
+fn rule_effect(fact: &str) -> Effect {
+    if fact.starts_with("instead") || fact.ends_with("insert") || fact.ends_with("delete") {
+        Effect::Unsafe
+    } else {
+        Effect::Tolerable
+    }
+}
+
+/// A trigger that runs before an insert can change the id of a row or drop it, and one before a
+/// delete can keep the row.
+fn trigger_effect(fact: &str) -> Effect {
+    let Some((_, before)) = fact.split_once("BEFORE ") else {
+        return Effect::Tolerable;
+    };
+    let events = before.split(" ON ").next().unwrap_or_default();
+    let changes_rows = events.contains("INSERT") || events.contains("DELETE");
+    if changes_rows && !fact.starts_with("disabled") {
+        Effect::Unsafe
+    } else {
+        Effect::Tolerable
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TABLE: &[&str] = &[
-        "column xact xid8 not null",
-        "column id bigint not null",
-        "column topic text null",
-        "index using btree (lane, id)",
-    ];
-
-    #[track_caller]
-    fn check(found: &[&str], expected: Result<&str, &str>) {
-        let found: Vec<_> = found.iter().map(|line| (*line).to_owned()).collect();
-        match (classify_drift(TABLE, &found, "outbox"), expected) {
-            (SchemaDrift::No, Ok("")) => {}
-            (SchemaDrift::Tolerable(problem), Ok(what)) => assert!(
-                !what.is_empty() && problem.message.contains(what),
-                "{}",
-                problem.message
-            ),
-            (SchemaDrift::Unreadable(problem), Err(what)) => {
-                assert!(problem.message.contains(what), "{}", problem.message);
-            }
-            (other, _) => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn what_makes_reading_wrong_stops_the_relay_and_the_rest_is_told() {
-        check(TABLE, Ok(""));
-        check(
-            &[TABLE[0], TABLE[1], TABLE[3]],
-            Err("no 'column topic text null'"),
-        );
-        check(
-            &[TABLE[0], TABLE[1], "column topic uuid null", TABLE[3]],
-            Err("'column topic uuid null' instead of 'column topic text null'"),
-        );
-        check(
-            &[TABLE[1], TABLE[0], TABLE[2], TABLE[3]],
-            Err("column xact is no longer before column id"),
-        );
-        check(&[TABLE[2], TABLE[0], TABLE[1], TABLE[3]], Ok(""));
-        check(&[TABLE, &["row security"]].concat(), Err("'row security'"));
-        check(
-            &[TABLE, &["column note text null"]].concat(),
-            Ok("there is 'column note text null'"),
-        );
-        check(
-            &[TABLE, &["index using btree (topic)"]].concat(),
-            Ok("there is 'index using btree (topic)'"),
-        );
-        check(
-            &[TABLE, &["trigger audit"]].concat(),
-            Ok("there is 'trigger audit'"),
-        );
-        check(&TABLE[..3], Ok("no 'index using btree (lane, id)'"));
-    }
-}
+mod tests;

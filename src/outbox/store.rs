@@ -77,6 +77,12 @@ impl Store {
         }
     }
 
+    /// Connections that settle, count and scan.
+    #[must_use]
+    pub fn settle_connections(&self) -> &Connections {
+        &self.pools.settler
+    }
+
     /// Connections of the lease, for queries before there is a lease.
     #[must_use]
     pub fn lease_connections(&self) -> &Connections {

@@ -9,9 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        Connections, Pools, READER_OPTIONS, SchemaDrift, Store, check_drift,
-        connect::Connect,
-        schema::{LEVEL, check_schema},
+        Connections, Pools, READER_OPTIONS, SchemaDrift, Store, UnsupportedProduct, check_product,
+        connect::Connect, expected_facts, fetch_facts, judge_drift, schema::check_schema,
     },
     relay::{
         RunOptions,
@@ -22,7 +21,7 @@ use crate::{
         own_migration::OwnMigration,
         status::{ProblemSource, Status},
     },
-    report::Problem,
+    report::{Problem, ProblemClass},
     secrets::Secrets,
     settings::DatabaseSettings,
 };
@@ -110,7 +109,7 @@ impl Connecting<'_> {
         let secrets = self.secrets.borrow_and_update().clone();
         self.migration.run_if_due(options).await?;
         let (store, schema_version) = log_in(options, &secrets).await?;
-        let advice = check_table(options, &store, schema_version).await?;
+        let advice = check_schema_facts(options, &store).await?;
         let incarnation = resume_sequence(&store, self.status, self.memory).await?;
         // The lease counts from before the statement is sent, on this process's monotonic clock.
         let leased_at = Instant::now();
@@ -134,6 +133,10 @@ impl Connecting<'_> {
                 Ok(connected)
             }
             Err(problem) => {
+                if problem.class == ProblemClass::SchemaNotReady {
+                    // A changed sequence looks like another database at first. It has a cause now.
+                    self.status.set_problems(ProblemSource::Sequence, vec![]);
+                }
                 let pause = self.migration.on_problem(&problem, RETRY_PAUSE);
                 self.status
                     .set_problems(ProblemSource::Database, vec![problem]);
@@ -156,24 +159,16 @@ async fn register(store: &Store, pod: &str, incarnation: Uuid) -> Result<Registr
     })
 }
 
-/// Compares the table with what the migrations made. A newer schema has another shape, and is not
-/// compared.
-async fn check_table(
-    options: &RunOptions,
-    store: &Store,
-    schema_version: i64,
-) -> Result<Vec<Problem>, Problem> {
-    if schema_version != LEVEL {
-        return Ok(vec![]);
-    }
+/// Compares the schema with what the migrations made.
+async fn check_schema_facts(options: &RunOptions, store: &Store) -> Result<Vec<Problem>, Problem> {
     let schema = &options.settings.database.schema;
-    let drift = check_drift(store.lease_connections(), schema)
+    let found = fetch_facts(store.lease_connections(), schema)
         .await
         .map_err(|error| error.problem())?;
-    match drift {
+    match judge_drift(&expected_facts(), &found, schema) {
         SchemaDrift::No => Ok(vec![]),
         SchemaDrift::Tolerable(problem) => Ok(vec![problem]),
-        SchemaDrift::Unreadable(problem) => Err(problem),
+        SchemaDrift::Unsafe(problem) => Err(problem),
     }
 }
 
@@ -228,6 +223,9 @@ pub(super) async fn log_in(
     let database = &options.settings.database;
     let connect = Connect::relay(database, secrets).map_err(|error| error.problem())?;
     let store = new_store(database, &connect);
+    check_product(store.lease_connections())
+        .await
+        .map_err(UnsupportedProduct::problem)?;
     let level = check_schema(
         store.lease_connections(),
         &database.schema,

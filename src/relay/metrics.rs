@@ -3,7 +3,8 @@
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder, core::Collector,
+    Opts, Registry, TextEncoder,
+    core::{Atomic, Collector, GenericGaugeVec},
 };
 
 use crate::{
@@ -112,8 +113,10 @@ const BUCKETS_SECONDS: [f64; 15] = [
 /// All metrics of one relay process.
 pub struct Metrics {
     registry: Registry,
-    pub queue_depth: IntGauge,
-    pub event_age: Gauge,
+    /// Without a series while the backlog is not known.
+    queue_depth: IntGaugeVec,
+    /// Without a series while the backlog is not known.
+    event_age: GaugeVec,
     pub added: IntCounter,
     pub published: IntCounterVec,
     pub failed: IntCounterVec,
@@ -167,8 +170,8 @@ impl Metrics {
     fn registered() -> Self {
         let registry = Registry::new();
         Self {
-            queue_depth: QUEUE_DEPTH.gauge(&registry),
-            event_age: EVENT_AGE.float_gauge(&registry),
+            queue_depth: QUEUE_DEPTH.gauges(&registry),
+            event_age: EVENT_AGE.float_gauges(&registry),
             added: EVENTS_ADDED.counter(&registry),
             published: EVENTS_PUBLISHED.counters(&registry),
             failed: EVENTS_FAILED.counters(&registry),
@@ -234,6 +237,15 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// Sets the number of rows that wait, and the age of the oldest one; `None` if not known yet.
+    pub fn set_backlog(&self, backlog: Option<(u64, f64)>) {
+        let rows = backlog.map(|(rows, _)| clamped(rows));
+        set_or_reset(&self.queue_depth, rows);
+        set_or_reset(&self.event_age, backlog.map(|(_, seconds)| seconds));
+    }
+}
+
 /// Numbers of the whole table. They have no series unless this relay owns lane 0, so that a sum
 /// over relays counts them once.
 struct TableGauges {
@@ -260,13 +272,11 @@ impl TableGauges {
             (&self.parked_keys, table.parked_keys),
             (&self.parked_topics, table.parked_topics),
             (&self.dead_letters, table.dead_letters),
-            (&self.dead_tuples, table.dead_tuples),
         ] {
             gauge.with_label_values::<&str>(&[]).set(clamped(count));
         }
-        self.xmin_age
-            .with_label_values::<&str>(&[])
-            .set(table.xmin_age_seconds.unwrap_or(0.0));
+        set_or_reset(&self.dead_tuples, table.dead_tuples.map(clamped));
+        set_or_reset(&self.xmin_age, table.xmin_age_seconds);
     }
 
     fn reset(&self) {
@@ -344,6 +354,14 @@ fn registered<C: Collector + Clone + 'static>(
     collector
 }
 
+/// Sets the one series of a gauge without labels, or removes it: the value is unknown.
+fn set_or_reset<P: Atomic + 'static>(gauge: &GenericGaugeVec<P>, value: Option<P::T>) {
+    match value {
+        Some(value) => gauge.with_label_values::<&str>(&[]).set(value),
+        None => gauge.reset(),
+    }
+}
+
 /// A gauge's value for a count that may not fit it.
 fn clamped(count: impl TryInto<i64>) -> i64 {
     count.try_into().unwrap_or(i64::MAX)
@@ -357,7 +375,8 @@ mod tests {
         let metrics = Metrics::new(&["topic".to_owned()]);
         metrics.set_problems(ProblemClass::Other, 1);
         let (dead_letters, parked_keys, parked_topics, xmin_age_seconds, dead_tuples) =
-            (0, 0, 0, None, 0);
+            (0, 0, 0, Some(0.0), Some(0));
+        metrics.set_backlog(Some((0, 0.0)));
         metrics.set_table(Some(TableWide {
             dead_letters,
             parked_keys,

@@ -38,7 +38,7 @@ use crate::{
             shutdown::Shutdown,
             tasks::{
                 BacklogEnd, BellEnd, DispositionEnd, FetchEnd, GapScanEnd, LeaseRoundEnd,
-                LookupEnd, PurgeEnd, SettleEnd, Tasks, TickEnd,
+                LookupEnd, PurgeEnd, SchemaCheckEnd, SettleEnd, Tasks, TickEnd,
             },
             timers::Timers,
         },
@@ -90,6 +90,7 @@ enum Event {
     Ticked(TickEnd),
     BacklogRead(BacklogEnd),
     GapScanned(GapScanEnd),
+    SchemaChecked(SchemaCheckEnd),
     Purged(PurgeEnd),
     LookedUp(LookupEnd),
     Disposed(DispositionEnd),
@@ -133,7 +134,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Works until stopped, until the lease is lost, or until ids may have been drawn twice.
+    /// Works until stopped, until the lease is lost, until ids may have been drawn twice, or until
+    /// somebody changed the schema.
     ///
     /// # Cancel safety
     /// If dropped midway, rows in flight are published again by the next owner of their lanes, once
@@ -169,6 +171,7 @@ impl<'a> Session<'a> {
             Event::Ticked(ticked) => self.on_ticked(ticked),
             Event::BacklogRead(read) => self.on_backlog_read(read),
             Event::GapScanned(scanned) => self.on_gap_scanned(scanned),
+            Event::SchemaChecked(checked) => self.on_schema_checked(checked),
             Event::Purged(purged) => self.on_purged(purged),
             Event::LookedUp(looked_up) => self.on_looked_up(looked_up),
             Event::Disposed(disposed) => self.on_disposed(disposed),
@@ -202,6 +205,7 @@ impl<'a> Session<'a> {
         self.start_tick(now);
         self.start_backlog_read(now);
         self.start_gap_scan(now);
+        self.start_schema_check(now);
         self.start_purge(now);
     }
 

@@ -187,8 +187,7 @@ impl Status {
         self.set_lanes(0);
         self.set_backlog(None);
         self.set_table(None);
-        self.metrics.queue_depth.set(0);
-        self.metrics.event_age.set(0.0);
+        self.metrics.set_backlog(None);
     }
 
     /// Sets the backlog of our lanes. `None` is an unknown backlog, not an empty one.
@@ -332,7 +331,7 @@ mod tests {
             parked_keys: 2,
             parked_topics: 1,
             xmin_age_seconds: Some(9.0),
-            dead_tuples: 7,
+            dead_tuples: Some(7),
         };
         status.set_lanes(64);
         status.set_backlog(Some(Backlog {
@@ -341,7 +340,7 @@ mod tests {
             oldest_at: None,
         }));
         status.set_table(Some(table));
-        status.metrics.queue_depth.set(5);
+        status.metrics.set_backlog(Some((5, 1.5)));
         assert!(
             status.metrics.render().contains("\noutbox_parked_keys 2\n")
                 && status
@@ -363,7 +362,7 @@ mod tests {
         );
         let metrics = status.metrics.render();
         assert!(
-            metrics.contains("\noutbox_queue_depth 0\n") && !metrics.contains("outbox_parked_keys"),
+            !metrics.contains("\noutbox_queue_depth") && !metrics.contains("outbox_parked_keys"),
             "{metrics}"
         );
     }

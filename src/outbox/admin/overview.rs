@@ -32,8 +32,8 @@ pub struct Overview {
     /// Parked topics, parked keys and dead letters.
     #[serde(rename = "putAside")]
     pub attention: Vec<Attention>,
-    /// Dead rows of table `event`, estimated by the server.
-    pub dead_rows: i64,
+    /// Dead rows of table `event`, estimated by the server. `None`: it does not let this user ask.
+    pub dead_rows: Option<i64>,
     /// Age in seconds of the oldest transaction that keeps vacuum from removing dead rows. `None`:
     /// this user sees no transaction.
     pub oldest_transaction_seconds: Option<f64>,
@@ -148,7 +148,7 @@ impl AdminClient {
     }
 
     /// Number of dead rows, and age in seconds of the oldest transaction that keeps them.
-    async fn table_health(&self) -> Result<(i64, Option<f64>), AdminError> {
+    async fn table_health(&self) -> Result<(Option<i64>, Option<f64>), AdminError> {
         let read = sqlx::query(self.sql(include_str!("../sql/table_wide.sql")));
         self.decoded_row(Operation::ReadTableWide, read, decode_table_health)
             .await
@@ -191,8 +191,10 @@ fn decode_waiting(row: &PgRow) -> Result<Waiting, sqlx::Error> {
     })
 }
 
-fn decode_table_health(row: &PgRow) -> Result<(i64, Option<f64>), sqlx::Error> {
-    Ok((row.try_get("dead_tuples")?, row.try_get("xmin_age")?))
+fn decode_table_health(row: &PgRow) -> Result<(Option<i64>, Option<f64>), sqlx::Error> {
+    let xmin_age: Option<f64> = row.try_get("xmin_age")?;
+    let is_visible = |age: &f64| *age > 0.0;
+    Ok((row.try_get("dead_tuples")?, xmin_age.filter(is_visible)))
 }
 
 fn decode_attention(row: &PgRow) -> Result<Attention, sqlx::Error> {

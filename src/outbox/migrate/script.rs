@@ -11,7 +11,7 @@ use crate::{
         migrate::{
             MigrateError, apply,
             grants::{self, WantedGrants},
-            lock, preparing, relay_user, shape,
+            lock, preparing, relay_user, repair,
             transaction::MigrationConnection,
         },
         schema::{LEVEL, literal, quoted, statement},
@@ -27,6 +27,8 @@ struct ScriptInputs {
     schema_exists: bool,
     /// Numbers of the migrations that were applied.
     applied: BTreeSet<i64>,
+    /// Statements that make again what somebody changed.
+    repairs: String,
     /// Statements that set the rights.
     grants: String,
     /// Owner that `migration.takeOverFrom` allows to replace, if the schema belongs to it.
@@ -65,9 +67,11 @@ async fn inspect(
     if let Some(owner) = &replaced {
         apply::check_no_active_relays(&mut transaction, schema, owner).await?;
     }
-    if state.level == LEVEL {
-        shape::check(&mut transaction, schema).await?;
-    }
+    let repairs = if state.level == LEVEL {
+        repair::script(&mut transaction, schema).await?
+    } else {
+        String::new()
+    };
     let wanted = WantedGrants::new(&settings.migration, relay_user);
     Ok(ScriptInputs {
         level: state.level,
@@ -76,6 +80,7 @@ async fn inspect(
         grants: grants::script(&mut transaction, schema, wanted).await?,
         adoptions: adopt::script(&mut transaction, settings).await?,
         replaced,
+        repairs,
     })
 }
 
@@ -112,8 +117,9 @@ begin isolation level read committed;
         text.push_str(&format!("create schema {schema};\n"));
     }
     text.push_str(&format!(
-        "set local search_path = {schema}, pg_temp;\n{}{}",
+        "set local search_path = {schema}, pg_temp;\n{}{}{}",
         render_migrations(inputs),
+        inputs.repairs,
         render_owner(&schema, owner, inputs.replaced.as_ref()),
     ));
     text.push_str(&format!(
@@ -205,6 +211,7 @@ mod tests {
             grants: "grant x;\n".to_owned(),
             replaced: None,
             adoptions: String::new(),
+            repairs: String::new(),
         };
         render(&schema, &owner, &inputs)
     }

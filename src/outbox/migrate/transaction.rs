@@ -1,12 +1,13 @@
 //! The connection and the transaction of a migration. IO.
 
-use sqlx::{Connection, PgConnection, PgTransaction, query, query_scalar};
+use sqlx::{Connection, PgConnection, PgTransaction, query};
 
 use crate::{
     outbox::{
         connect::{Connect, ConnectError},
         migrate::{MigrateError, preparing},
         schema::statement,
+        server_product::ServerVersion,
     },
     secrets::Secrets,
     settings::{RelaySettings, SchemaName},
@@ -44,7 +45,7 @@ impl MigrationConnection {
     /// Begins a transaction in which unqualified names are those of the schema.
     ///
     /// # Errors
-    /// Returns an error when the database fails or the server is too old.
+    /// Returns an error when the database fails, or the server is too old or another product.
     ///
     /// # Cancel safety
     /// If dropped midway, drop the connection too. The server rolls the transaction back.
@@ -57,6 +58,8 @@ impl MigrationConnection {
             .begin_with(self.connect.begin())
             .await
             .map_err(preparing("begin a transaction"))?;
+        // First, while the search path is the role's own.
+        check_server(&mut transaction).await?;
         // pg_temp comes explicitly last: functions store exactly this path, and without it
         // temporary tables would hide those of the schema.
         let path = statement("set local search_path = @schema@, pg_temp", schema);
@@ -64,14 +67,13 @@ impl MigrationConnection {
             .execute(&mut *transaction)
             .await
             .map_err(preparing("set the search path"))?;
-        check_server_version(&mut transaction).await?;
         Ok(transaction)
     }
 
     /// Begins a read-only transaction in which unqualified names are those of the schema.
     ///
     /// # Errors
-    /// Returns an error when the database fails or the server is too old.
+    /// Returns an error when the database fails, or the server is too old or another product.
     ///
     /// # Cancel safety
     /// If dropped midway, drop the connection too.
@@ -88,15 +90,15 @@ impl MigrationConnection {
     }
 }
 
-async fn check_server_version(connection: &mut PgConnection) -> Result<(), MigrateError> {
-    let version =
-        query_scalar::<_, i32>("select current_setting('server_version_num')::int / 10000");
-    let major = version
-        .fetch_one(connection)
+async fn check_server(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let version = ServerVersion::read(connection)
         .await
         .map_err(preparing("read the server's version"))?;
-    if major < SERVER_VERSION_MIN {
-        return Err(MigrateError::ServerTooOld { major });
+    version.check_product()?;
+    if version.major < SERVER_VERSION_MIN {
+        return Err(MigrateError::ServerTooOld {
+            major: version.major,
+        });
     }
     Ok(())
 }

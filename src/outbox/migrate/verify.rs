@@ -8,7 +8,7 @@ use crate::{
         migrate::{
             MigrateError, Migrated,
             grants::{self, WantedGrants},
-            lock, name, relay_user, shape,
+            lock, name, relay_user, repair,
             transaction::MigrationConnection,
         },
         schema::{LEVEL, Ownership, SchemaError, SchemaState},
@@ -36,9 +36,11 @@ pub(super) async fn verify(
     let state = lock::read_state(&mut transaction, schema).await?;
     state.check_level(schema)?;
     check_owned(&state, settings)?;
-    if state.level == LEVEL {
-        shape::check(&mut transaction, schema).await?;
-    }
+    let notes = if state.level == LEVEL {
+        repair::check(&mut transaction, schema).await?
+    } else {
+        Vec::new()
+    };
     let wanted = WantedGrants::new(&settings.migration, relay_user);
     check_rights(&mut transaction, schema, wanted).await?;
     if state.level >= LEVEL {
@@ -47,7 +49,7 @@ pub(super) async fn verify(
     Ok(Migrated {
         level: state.level,
         applied: Vec::new(),
-        notes: Vec::new(),
+        notes,
     })
 }
 

@@ -64,11 +64,11 @@ pub struct TableWide {
     pub parked_topics: u64,
     /// Age in seconds of the oldest transaction that keeps vacuum from removing dead rows.
     ///
-    /// A role without `pg_read_all_stats` sees only its own sessions and prepared transactions.
-    /// `None`: it sees no transaction.
+    /// A role without `pg_read_all_stats` sees only its own sessions and prepared transactions. 0:
+    /// it sees no transaction. `None`: the server does not let it ask.
     pub xmin_age_seconds: Option<f64>,
-    /// Dead rows of `event`, estimated by the server.
-    pub dead_tuples: u64,
+    /// Dead rows of `event`, estimated by the server. `None`: it does not let this role ask.
+    pub dead_tuples: Option<u64>,
 }
 
 /// Texts of the statements, with the name of the schema inserted.
@@ -183,14 +183,19 @@ impl Store {
         let operation = Operation::ReadTableWide;
         let read = query(self.parking.table_wide.clone());
         let row = row(&self.pools.settler, operation, read).await?;
-        let (dead_letters, parked_keys, parked_topics, xmin_age_seconds, dead_tuples) =
-            tuple(operation, &row)?;
+        let (dead_letters, parked_keys, parked_topics, xmin_age_seconds, dead_tuples): (
+            _,
+            _,
+            _,
+            _,
+            Option<i64>,
+        ) = tuple(operation, &row)?;
         Ok(TableWide {
             dead_letters: count(dead_letters),
             parked_keys: count(parked_keys),
             parked_topics: count(parked_topics),
             xmin_age_seconds,
-            dead_tuples: count(dead_tuples),
+            dead_tuples: dead_tuples.map(count),
         })
     }
 

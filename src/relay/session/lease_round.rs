@@ -97,6 +97,9 @@ impl Session<'_> {
         // Lanes that were released first: one of them may have been granted again.
         self.core.on_released(&held.released);
         self.core.on_granted(&held.granted, now);
+        if !held.granted.is_empty() {
+            self.on_lanes_uncounted(now);
+        }
         self.core.set_parked(&parked, &lanes, read_at, now);
         self.core.drain(held.give_back, now);
         self.reporter.work_succeeded(ProblemSource::Database);

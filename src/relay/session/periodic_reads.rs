@@ -1,19 +1,23 @@
 //! What is done in the database now and then beside fetches: transaction ids, the backlog, the rows
-//! below the watermarks, and the purge of adopted tables.
+//! below the watermarks, the definition of the schema, and the purge of adopted tables.
 
 use std::time::Instant;
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{BacklogPlan, GapScanPlan, Lane, RowId, RowIdentity, Store},
+    outbox::{
+        BacklogPlan, GapScanPlan, Lane, RowId, RowIdentity, SchemaDrift, Store, expected_facts,
+        fetch_facts, judge_drift,
+    },
     relay::{
         core::watermarks::XidTick,
         session::{
             Session,
-            tasks::{BacklogEnd, GapScanEnd, PurgeEnd, TickEnd},
+            tasks::{BacklogEnd, GapScanEnd, PurgeEnd, SchemaCheckEnd, TickEnd},
         },
         status::ProblemSource,
     },
+    settings::SchemaName,
 };
 
 /// Rows of the backlog are counted up to this number.
@@ -62,8 +66,23 @@ impl Session<'_> {
         self.timers.backlog_read(read.began, Instant::now());
         self.reporter.set_in_flight(self.core.in_flight());
         match read.result {
+            Ok(_) if !self.is_complete(&read.lanes) => self.on_lanes_uncounted(Instant::now()),
             Ok((depth, table)) => self.reporter.set_backlog(depth, table),
-            Err(_) => self.reporter.clear_backlog(),
+            Err(_) => self.reporter.backlog_failed(),
+        }
+    }
+
+    /// Whether these are all lanes that we own by now. Without a lane nothing is known.
+    fn is_complete(&self, counted: &[Lane]) -> bool {
+        let owned = self.core.watermarks();
+        !owned.is_empty() && owned.iter().all(|own| counted.contains(&own.lane))
+    }
+
+    /// Reports that the backlog is unknown, and reads it as soon as possible: there are new lanes.
+    pub(super) fn on_lanes_uncounted(&mut self, now: Instant) {
+        self.reporter.clear_backlog();
+        if self.core.owned_lanes() > 0 {
+            self.timers.backlog = now;
         }
     }
 
@@ -102,6 +121,33 @@ impl Session<'_> {
             if self.core.on_straggler(row) {
                 self.report_straggler(row);
             }
+        }
+    }
+
+    /// Compares the schema with what the migrations made, if it is time.
+    pub(super) fn start_schema_check(&mut self, now: Instant) {
+        if self.tasks.schema_check.is_idle() && now >= self.timers.schema_check {
+            let schema = self.process.options.settings.database.schema.clone();
+            let check = read_schema(self.store.clone(), schema, now);
+            self.tasks.schema_check.start(check);
+        }
+    }
+
+    /// Ends the session if somebody changed the schema in a way that can break a promise. The next
+    /// one begins once that is repaired. A comparison that failed is not repeated early.
+    pub(super) fn on_schema_checked(&mut self, checked: SchemaCheckEnd) {
+        self.timers.schema_checked(checked.began, Instant::now());
+        let Ok(found) = checked.result else {
+            return;
+        };
+        let schema = &self.process.options.settings.database.schema;
+        match judge_drift(&expected_facts(), &found, schema) {
+            SchemaDrift::No => self.reporter.set_problems(ProblemSource::Table, vec![]),
+            SchemaDrift::Tolerable(problem) => {
+                self.reporter
+                    .set_problems(ProblemSource::Table, vec![problem]);
+            }
+            SchemaDrift::Unsafe(problem) => self.on_schema_changed(problem),
         }
     }
 
@@ -158,6 +204,7 @@ async fn draw_tick(store: Store, drawn: RowId) -> TickEnd {
 
 /// Counts the rows of a plan, and reads the numbers of the whole table if we own lane 0.
 async fn read_backlog(store: Store, plan: BacklogPlan, began: Instant) -> BacklogEnd {
+    let lanes = plan.lanes.iter().map(|of| of.lane).collect();
     let depth = store.backlog(&plan, BACKLOG_ROWS_MAX).await;
     // One relay reports the numbers of the whole table, so that a sum over relays has them once.
     let first = plan.lanes.first();
@@ -167,9 +214,16 @@ async fn read_backlog(store: Store, plan: BacklogPlan, began: Instant) -> Backlo
         None
     };
     BacklogEnd {
+        lanes,
         began,
         result: depth.map(|depth| (depth, table)),
     }
+}
+
+/// Reads how the schema is. Not on the lease's connection: the catalogs may be locked.
+async fn read_schema(store: Store, schema: SchemaName, began: Instant) -> SchemaCheckEnd {
+    let result = fetch_facts(store.settle_connections(), &schema).await;
+    SchemaCheckEnd { began, result }
 }
 
 /// Reads a page below each watermark.

@@ -114,16 +114,22 @@ impl<'a> Reporter<'a> {
     }
 
     fn set_depth(&self, depth: &Depth) {
-        let metrics = &self.status.metrics;
-        metrics.queue_depth.set(depth.rows as i64);
-        metrics
-            .event_age
-            .set(depth.oldest_us.map_or(0.0, seconds_since));
+        let oldest_seconds = depth.oldest_us.map_or(0.0, seconds_since);
+        self.status
+            .metrics
+            .set_backlog(Some((depth.rows, oldest_seconds)));
     }
 
-    /// Reports that the backlog is unknown.
+    /// Reports that the backlog could not be read. Metrics keep the last numbers: an alert on them
+    /// must not end with an outage of the database.
+    pub(super) fn backlog_failed(&self) {
+        self.status.set_backlog(None);
+    }
+
+    /// Reports that the backlog is not known yet: there are lanes whose rows were not counted.
     pub(super) fn clear_backlog(&self) {
         self.status.set_backlog(None);
+        self.status.metrics.set_backlog(None);
     }
 
     // --- the way of a row

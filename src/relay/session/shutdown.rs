@@ -13,6 +13,7 @@ use crate::{
         session::{Session, timers::POLL_EVERY},
         status::ProblemSource,
     },
+    report::Problem,
 };
 
 /// Longest time for what is in flight after a stop. With all that follows it is less than the 45 s
@@ -33,6 +34,8 @@ pub(crate) enum SessionEnd {
     LeaseLost,
     /// Ids may have been drawn twice: its watermarks mean nothing any more.
     SequenceRegressed,
+    /// Somebody changed the schema: a promise could be broken.
+    SchemaChanged,
 }
 
 /// A session that takes no new rows: it finishes what is in flight.
@@ -94,6 +97,16 @@ impl Session<'_> {
         }
     }
 
+    /// Reports that the schema was changed, and begins to shut down unless that is under way.
+    pub(super) fn on_schema_changed(&mut self, problem: Problem) {
+        tracing::error!(error = problem.message, "publishing stops");
+        self.reporter
+            .set_problems(ProblemSource::Database, vec![problem]);
+        if !self.is_shutting_down() {
+            self.begin_shutdown(SessionEnd::SchemaChanged, DRAIN_MAX);
+        }
+    }
+
     /// Drains all lanes, within `drain_max`.
     fn begin_shutdown(&mut self, end: SessionEnd, drain_max: Duration) {
         let now = Instant::now();
@@ -138,7 +151,9 @@ impl Session<'_> {
     pub(super) async fn shut_down(mut self, end: SessionEnd) -> SessionEnd {
         match end {
             SessionEnd::LeaseLost => self.abandon_lanes().await,
-            SessionEnd::Stopped | SessionEnd::SequenceRegressed => self.give_lanes_back(end).await,
+            SessionEnd::Stopped | SessionEnd::SequenceRegressed | SessionEnd::SchemaChanged => {
+                self.give_lanes_back(end).await;
+            }
         }
         end
     }

@@ -11,8 +11,8 @@ use futures::{
 
 use crate::{
     outbox::{
-        Bell, Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, RowId, RowIdentity,
-        SequenceState, StoreError, TableWide, error::DatabaseError,
+        Bell, Depth, FetchRequest, Fetched, GapScanPlan, Lane, OutboxRow, RowId, RowIdentity,
+        SchemaFact, SequenceState, StoreError, TableWide, error::DatabaseError,
     },
     relay::{
         core::{
@@ -57,6 +57,8 @@ pub(super) struct TickEnd {
 /// How reading the backlog ended: rows that wait in our lanes, and the numbers of the whole table
 /// if we own lane 0.
 pub(super) struct BacklogEnd {
+    /// Lanes whose rows were counted.
+    pub(super) lanes: Vec<Lane>,
     pub(super) began: Instant,
     pub(super) result: Result<(Depth, Option<TableWide>), StoreError>,
 }
@@ -66,6 +68,12 @@ pub(super) struct GapScanEnd {
     pub(super) plan: GapScanPlan,
     pub(super) began: Instant,
     pub(super) result: Result<Vec<RowIdentity>, StoreError>,
+}
+
+/// How comparing the schema with what the migrations made ended.
+pub(super) struct SchemaCheckEnd {
+    pub(super) began: Instant,
+    pub(super) result: Result<Vec<SchemaFact>, DatabaseError>,
 }
 
 /// How a purge of adopted tables ended.
@@ -139,6 +147,7 @@ pub(super) struct Tasks {
     pub(super) tick: Task<TickEnd>,
     pub(super) backlog: Task<BacklogEnd>,
     pub(super) gap_scan: Task<GapScanEnd>,
+    pub(super) schema_check: Task<SchemaCheckEnd>,
     pub(super) purge: Task<PurgeEnd>,
     pub(super) lookup: Task<LookupEnd>,
     pub(super) disposition: Task<DispositionEnd>,
@@ -164,6 +173,7 @@ impl Tasks {
             ticked = self.tick.finished() => Event::Ticked(ticked),
             read = self.backlog.finished() => Event::BacklogRead(read),
             scanned = self.gap_scan.finished() => Event::GapScanned(scanned),
+            checked = self.schema_check.finished() => Event::SchemaChecked(checked),
             purged = self.purge.finished() => Event::Purged(purged),
             looked_up = self.lookup.finished() => Event::LookedUp(looked_up),
             disposed = self.disposition.finished() => Event::Disposed(disposed),

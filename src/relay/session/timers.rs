@@ -26,6 +26,9 @@ const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 const BACKLOG_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Shortest pause between two gap scans.
 const GAP_SCAN_EVERY: Duration = Duration::from_secs(30);
+/// Shortest pause between two comparisons of the schema with what the migrations made. A change of
+/// the sequence is noticed with the next fetch.
+const SCHEMA_CHECK_EVERY: Duration = Duration::from_secs(10);
 /// Shortest pause between two purges of adopted tables.
 const PURGE_EVERY: Duration = Duration::from_secs(2);
 /// A periodic read takes at most this part of the database's time: one in a hundred.
@@ -51,6 +54,7 @@ pub(super) struct Timers {
     pub(super) tick: Instant,
     pub(super) backlog: Instant,
     pub(super) gap_scan: Instant,
+    pub(super) schema_check: Instant,
     pub(super) purge: Instant,
     pub(super) record_problems: Instant,
     pub(super) leaders: Instant,
@@ -73,6 +77,7 @@ impl Timers {
             tick: now,
             backlog: now,
             gap_scan: now + GAP_SCAN_EVERY,
+            schema_check: now + SCHEMA_CHECK_EVERY,
             purge: now + PURGE_EVERY,
             record_problems: now,
             leaders: now,
@@ -125,6 +130,11 @@ impl Timers {
     /// A gap scan ended.
     pub(super) fn gap_scanned(&mut self, began: Instant, now: Instant) {
         self.gap_scan = next_read(began, now, GAP_SCAN_EVERY);
+    }
+
+    /// A comparison of the schema ended.
+    pub(super) fn schema_checked(&mut self, began: Instant, now: Instant) {
+        self.schema_check = next_read(began, now, SCHEMA_CHECK_EVERY);
     }
 
     /// A purge of adopted tables ended.
@@ -201,6 +211,7 @@ impl Session<'_> {
         let may_fetch = is_working && self.producers.is_open();
         let may_read_backlog = is_working && tasks.backlog.is_idle();
         let may_scan = is_working && tasks.gap_scan.is_idle();
+        let may_check = is_working && tasks.schema_check.is_idle();
         let may_tick = is_working && tasks.tick.is_idle() && self.core.needs_tick();
         [
             self.core.next_fetch_at().filter(|_| may_fetch),
@@ -208,6 +219,7 @@ impl Session<'_> {
             may_tick.then_some(timers.tick),
             may_read_backlog.then_some(timers.backlog),
             may_scan.then_some(timers.gap_scan),
+            may_check.then_some(timers.schema_check),
             self.may_purge().then_some(timers.purge),
         ]
         .into_iter()
