@@ -20,7 +20,7 @@ mod unit_of_work;
 pub use bell::Bell;
 pub use ctid::Ctid;
 pub use ids::{Lane, RowId, RowIdentity};
-pub use row::{Content, Fetched, OutboxRow, RowFault, SequenceState};
+pub use row::{Content, Fetched, OutboxRow, RowFault, SequenceState, TextColumn};
 pub use row_text::RowText;
 pub use schema_drift::{SchemaDrift, check_drift};
 pub use snapshot::{ParseSnapshotError, Snapshot};
@@ -28,5 +28,6 @@ pub use store::{
     BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneBacklog, LaneGapScan,
     LaneRead, LaneWatermark, Operation, Others, Parked, ParkedKey, ParkedRow, ParkedRows, Pools,
     READER_OPTIONS, Resumed, SettleRow, Store, StoreError, StoreErrorSource, Survey, TableWide,
+    WantedRow,
 };
 pub use unit_of_work::{Connections, Statement, UnitOfWork};

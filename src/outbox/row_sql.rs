@@ -14,6 +14,8 @@ pub enum TextReading {
     Checked,
 }
 
+/// Of a larger row, in bytes, fetches read only the size.
+pub const FETCHED_BYTES_MAX: usize = 64 << 10;
 /// Longest text column, in bytes, that is read of a row whose payload is not. A longer Kafka key is
 /// rejected: each fetch would have to read it.
 pub const TEXT_BYTES_MAX: usize = 64 << 10;
