@@ -62,14 +62,12 @@ pub fn order(statement: &'static str) -> &'static str {
     if !has(Bug::OrderByXid) {
         return statement;
     }
-    let by_xid = statement.replace(
-        "order by e.id\n  limit u",
-        "order by e.xact, e.id\n  limit u",
-    );
-    by_xid
-        .replace(
-            "order by page.id\n  limit u",
-            "order by page.xact, page.id\n  limit u",
-        )
-        .leak()
+    let mut by_xid = statement.to_owned();
+    for row in ["e", "page"] {
+        for limit in ["\n  limit u", "\n    limit u"] {
+            let by_id = format!("order by {row}.id{limit}");
+            by_xid = by_xid.replace(&by_id, &format!("order by {row}.xact, {row}.id{limit}"));
+        }
+    }
+    by_xid.leak()
 }

@@ -14,7 +14,9 @@ pub mod replaced_producers;
 mod statistics;
 mod topic_limits;
 
-pub use batch_limits::{BATCH_BYTES_MIN, BatchLimits, LimitsByTopic, TopicLimits};
+pub use batch_limits::{
+    BATCH_BYTES_MIN, BatchLimits, LimitsByTopic, TOPIC_BYTES_UNKNOWN, TopicLimits,
+};
 pub use config::{ConfigError, client_config};
 pub use delivery_error::{DeliveryError, classify};
 pub use metadata_client::{MetadataClient, TopicDescription};

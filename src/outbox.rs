@@ -9,6 +9,7 @@ pub mod error;
 mod ids;
 pub mod migrate;
 mod row;
+pub mod row_sql;
 mod row_text;
 pub mod schema;
 mod schema_drift;
@@ -21,7 +22,7 @@ mod unit_of_work;
 pub use bell::Bell;
 pub use ctid::Ctid;
 pub use ids::{Lane, RowId, RowIdentity};
-pub use row::{Fetched, OutboxRow, SequenceState};
+pub use row::{Content, Fetched, OutboxRow, RowFault, SequenceState, TextColumn};
 pub use row_text::RowText;
 pub use schema_drift::{SchemaDrift, judge_drift};
 pub use schema_facts::{ExpectedFact, SchemaFact, expected_facts, fetch_facts, write_expectations};
@@ -31,5 +32,6 @@ pub use store::{
     BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneBacklog, LaneGapScan,
     LaneRead, LaneWatermark, Operation, Others, Parked, ParkedKey, ParkedRow, ParkedRows, Pools,
     READER_OPTIONS, Resumed, SettleRow, Store, StoreError, StoreErrorSource, Survey, TableWide,
+    WantedRow,
 };
 pub use unit_of_work::{Connections, Statement, UnitOfWork};

@@ -6,6 +6,7 @@ pub mod core;
 mod credentials;
 mod http;
 mod lease;
+mod memory_limit;
 mod metrics;
 mod own_migration;
 mod session;

@@ -207,6 +207,8 @@ pub enum ProblemClass {
     RecordRejected,
     /// A record is larger than its topic accepts.
     RecordTooLarge,
+    /// A row has text that cannot become UTF-8.
+    RowUnreadable,
     /// Ids of the outbox may have been drawn twice, after a restore, a failover or a TRUNCATE: the
     /// sequence is moved forward, or was.
     SequenceWentBack,

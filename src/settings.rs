@@ -24,7 +24,7 @@ pub use secret_files::{
 };
 
 /// Schema level that this version needs: the number of files in `migrations/`.
-pub const SCHEMA_LEVEL: i64 = 11;
+pub const SCHEMA_LEVEL: i64 = 12;
 
 /// Why an entry of `spec.kafka.properties` is not allowed; `None` if it is. The CRD has the same
 /// rules.

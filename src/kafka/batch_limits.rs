@@ -2,8 +2,9 @@
 //!
 //! A broker judges whole batches, not single records, and librdkafka never splits a batch. A topic
 //! with `max.message.bytes` 20,000 therefore rejects 300-byte records that are sent in a batch of
-//! 1 MB. So no batch is larger than the strictest topic accepts, and no record is rejected here
-//! that some topic would accept.
+//! 1 MB. So no batch is larger than the strictest topic accepts. librdkafka checks a single record
+//! before it is compressed, so it gets no limit there: the broker judges it, or the relay by its
+//! size ([`crate::relay::core`]).
 
 /// Limits of one topic, from its configuration. A value is `None` if it is unknown: the topic is
 /// missing, or the relay may not read the configuration.
@@ -20,14 +21,9 @@ pub struct TopicLimits {
 pub struct LimitsByTopic(pub Vec<TopicLimits>);
 
 impl LimitsByTopic {
-    /// Smallest known `max.message.bytes`; [`BATCH_BYTES_MAX`] if none is known.
+    /// Smallest known `max.message.bytes`; [`TOPIC_BYTES_UNKNOWN`] if none is known.
     fn strictest(&self) -> usize {
-        self.known_bytes().min().unwrap_or(BATCH_BYTES_MAX)
-    }
-
-    /// Largest known `max.message.bytes`; [`BATCH_BYTES_MAX`] if none is known.
-    fn most_generous(&self) -> usize {
-        self.known_bytes().max().unwrap_or(BATCH_BYTES_MAX)
+        self.known_bytes().min().unwrap_or(TOPIC_BYTES_UNKNOWN)
     }
 
     fn known_bytes(&self) -> impl Iterator<Item = usize> {
@@ -41,36 +37,33 @@ pub struct BatchLimits {
     /// `batch.size`: bytes of a batch before compression, with all framing. A single larger record
     /// is still sent, alone in its batch.
     pub batch_bytes: usize,
-    /// `message.max.bytes`: [`super::Producer::send`] rejects a larger record.
-    pub message_max_bytes: usize,
 }
 
-/// Largest value of `batch.size` in bytes, whatever the topics accept. Also assumed for topics
-/// with unknown limits.
+/// Largest value of `batch.size` in bytes, whatever the topics accept.
 const BATCH_BYTES_MAX: usize = 1_000_000;
+/// Limit of a topic in bytes that is assumed while it is unknown.
+pub const TOPIC_BYTES_UNKNOWN: usize = 1_000_000;
 /// Smallest value of `batch.size` in bytes: smaller batches would hold one record each, which is
 /// too slow.
 pub const BATCH_BYTES_MIN: usize = 1024;
-/// Largest value of `message.max.bytes` in bytes that librdkafka accepts.
-const MESSAGE_BYTES_MAX: usize = 1_000_000_000;
+/// `message.max.bytes` of each producer: the largest value that librdkafka accepts.
+pub(super) const MESSAGE_BYTES_MAX: usize = 1_000_000_000;
 
 impl BatchLimits {
-    /// Limits for a set of topics: batches as small as the strictest topic requires, records as
-    /// large as the most generous topic accepts.
+    /// Limits for a set of topics: batches as small as the strictest topic requires.
     #[must_use]
     pub fn for_topics(limits: &LimitsByTopic) -> Self {
-        let (strictest, most_generous) = (limits.strictest(), limits.most_generous());
+        let strictest = limits.strictest();
         Self {
             batch_bytes: strictest.clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX),
-            message_max_bytes: most_generous.clamp(BATCH_BYTES_MAX, MESSAGE_BYTES_MAX),
         }
     }
 
-    /// Whether a producer with these limits can be kept when `wanted` are the right ones: it
-    /// accepts records that are as large, and its batches are not larger.
+    /// Whether a producer with these limits can be kept when `wanted` are the right ones: its
+    /// batches are not larger.
     #[must_use]
     pub fn fits(self, wanted: Self) -> bool {
-        self.message_max_bytes >= wanted.message_max_bytes && self.batch_bytes <= wanted.batch_bytes
+        self.batch_bytes <= wanted.batch_bytes
     }
 }
 
@@ -85,7 +78,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(limits: &[Option<usize>], batch_bytes: usize, message_max_bytes: usize) {
+    fn check(limits: &[Option<usize>], batch_bytes: usize) {
         let limits = limits
             .iter()
             .map(|bytes| TopicLimits {
@@ -95,42 +88,32 @@ mod tests {
             .collect();
         assert_eq!(
             BatchLimits::for_topics(&LimitsByTopic(limits)),
-            BatchLimits {
-                batch_bytes,
-                message_max_bytes
-            }
+            BatchLimits { batch_bytes }
         );
     }
 
     #[test]
-    fn batches_fit_the_strictest_topic_and_records_the_most_generous() {
-        check(&[], 1_000_000, 1_000_000);
-        check(&[None, None], 1_000_000, 1_000_000);
-        check(&[Some(1_048_588)], 1_000_000, 1_048_588);
-        check(&[Some(1_048_588), Some(20_000), None], 20_000, 1_048_588);
-        check(&[Some(20_000)], 20_000, 1_000_000);
+    fn batches_fit_the_strictest_topic() {
+        check(&[], 1_000_000);
+        check(&[None, None], 1_000_000);
+        check(&[Some(1_048_588)], 1_000_000);
+        check(&[Some(1_048_588), Some(20_000), None], 20_000);
+        check(&[Some(20_000)], 20_000);
     }
 
     #[test]
-    fn a_producer_fits_while_no_topic_takes_larger_records_or_only_smaller_batches() {
-        let limits = |batch_bytes, message_max_bytes| BatchLimits {
-            batch_bytes,
-            message_max_bytes,
+    fn a_producer_fits_while_no_topic_takes_only_smaller_batches() {
+        let producer = BatchLimits {
+            batch_bytes: 500_000,
         };
-        let producer = limits(500_000, 2_000_000);
-        for (wanted, fits) in [
-            (producer, true),
-            (limits(1_000_000, 1_000_000), true), // it can do more than is wanted
-            (limits(500_000, 2_000_001), false),
-            (limits(499_999, 2_000_000), false),
-        ] {
-            assert_eq!(producer.fits(wanted), fits, "{wanted:?}");
+        for (batch_bytes, fits) in [(500_000, true), (1_000_000, true), (499_999, false)] {
+            assert_eq!(producer.fits(BatchLimits { batch_bytes }), fits);
         }
     }
 
     #[test]
     fn limits_that_make_no_sense_do_not_make_a_producer_that_cannot_work() {
-        check(&[Some(0)], 1024, 1_000_000);
-        check(&[Some(usize::MAX)], 1_000_000, 1_000_000_000);
+        check(&[Some(0)], 1024);
+        check(&[Some(usize::MAX)], 1_000_000);
     }
 }

@@ -24,7 +24,7 @@ use rdkafka::{
 use crate::{
     failpoints::{self, Bug},
     kafka::{
-        batch_limits::BatchLimits,
+        batch_limits::{BatchLimits, MESSAGE_BYTES_MAX},
         config::{ConfigError, client_config},
         delivery_error::{DeliveryError, classify, cluster_problem},
         idempotence::{self, Idempotence},
@@ -264,7 +264,7 @@ fn set_batch_limits(config: &mut ClientConfig, limits: BatchLimits) {
     // A broker accepts or rejects whole batches.
     config
         .set("batch.size", limits.batch_bytes.to_string())
-        .set("message.max.bytes", limits.message_max_bytes.to_string());
+        .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string());
 }
 
 /// Makes librdkafka log the changes of state that [`Idempotence`] follows.
@@ -453,7 +453,6 @@ mod tests {
             &mut config,
             BatchLimits {
                 batch_bytes: 20_000,
-                message_max_bytes: 1_048_588,
             },
         );
         for (name, value) in [
@@ -467,7 +466,7 @@ mod tests {
             ("request.timeout.ms", "2000"),
             ("socket.timeout.ms", "60000"),
             ("batch.size", "20000"),
-            ("message.max.bytes", "1048588"),
+            ("message.max.bytes", "1000000000"),
         ] {
             assert_eq!(config.get(name), Some(value), "{name}");
         }

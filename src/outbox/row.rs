@@ -1,13 +1,17 @@
 //! A row of table `event` as the relay reads it, and its decoding. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::outbox::{
     ctid::Ctid,
     ids::{Lane, RowId, RowIdentity},
+    row_sql::FETCHED_BYTES_MAX,
     row_text::{OwnedRowText, RowText},
     snapshot::{ParseSnapshotError, Snapshot},
+    store::{LaneRead, WantedRow},
 };
 
 /// A committed row that waits to be published.
@@ -21,9 +25,73 @@ pub struct OutboxRow {
     pub ctid: Ctid,
     /// Microseconds since 1970, UTC.
     pub created_at_us: i64,
-    /// Record value; `None` is a tombstone.
-    pub payload: Option<Box<[u8]>>,
+    pub content: Content,
     pub(crate) text: OwnedRowText,
+}
+
+/// What was read of a row, beside its text columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+pub enum Content {
+    /// Everything. The value of its record; `None` is a tombstone.
+    Whole(Option<Box<[u8]>>),
+    /// The row is large: neither payload nor headers were read, only its size in bytes.
+    Unread(usize),
+    /// The row cannot become a record, whatever the brokers take. It has this size in bytes.
+    Faulty(RowFault, usize),
+}
+
+/// Why a row cannot become a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowFault {
+    /// The text of this column cannot become UTF-8.
+    NotUtf8(TextColumn),
+    /// It is larger than the relay reads.
+    TooLarge,
+}
+
+/// A column of a row whose text may not be UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TextColumn {
+    EventKey,
+    AggregateId,
+    EventType,
+    AggregateType,
+    Headers,
+}
+
+impl TextColumn {
+    const ALL: [Self; 5] = [
+        Self::EventKey,
+        Self::AggregateId,
+        Self::EventType,
+        Self::AggregateType,
+        Self::Headers,
+    ];
+
+    /// Name of the column.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EventKey => "event_key",
+            Self::AggregateId => "aggregate_id",
+            Self::EventType => "event_type",
+            Self::AggregateType => "aggregate_type",
+            Self::Headers => "headers",
+        }
+    }
+}
+
+impl RowFault {
+    /// The fault that a fetch reports: `key` for a key that is too long, or the name of a column.
+    fn from_text(text: &str) -> Result<Self, DecodeError> {
+        if text == "key" {
+            return Ok(Self::TooLarge);
+        }
+        let mut columns = TextColumn::ALL.into_iter();
+        let column = columns.find(|column| column.name() == text);
+        column.map(Self::NotUtf8).ok_or(DecodeError::Value)
+    }
 }
 
 impl OutboxRow {
@@ -36,7 +104,7 @@ impl OutboxRow {
             event_id,
             ctid: Ctid::default(),
             created_at_us: 0,
-            payload: None,
+            content: Content::Whole(None),
             text: OwnedRowText::new(text),
         }
     }
@@ -69,16 +137,50 @@ impl OutboxRow {
         self.text.key()
     }
 
-    /// Size of the payload in bytes; 0 for a tombstone.
+    /// Value of the record; `None` if it was not read.
     #[must_use]
-    pub fn payload_bytes(&self) -> usize {
-        self.payload.as_ref().map_or(0, |payload| payload.len())
+    pub fn value(&self) -> Option<Option<&[u8]>> {
+        match &self.content {
+            Content::Whole(payload) => Some(payload.as_deref()),
+            Content::Unread(_) | Content::Faulty(..) => None,
+        }
     }
 
-    /// Bytes that the row counts for in the limit of bytes in flight: payload, key and headers.
+    /// Why the row cannot become a record; `None` if it may.
+    #[must_use]
+    pub fn fault(&self) -> Option<RowFault> {
+        match self.content {
+            Content::Faulty(fault, _) => Some(fault),
+            Content::Whole(_) | Content::Unread(_) => None,
+        }
+    }
+
+    /// Whether the row is so large that its payload was not read.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        matches!(self.content, Content::Unread(_))
+    }
+
+    /// Marks the row as one that cannot become a record.
+    pub fn set_fault(&mut self, fault: RowFault) {
+        self.content = Content::Faulty(fault, self.bytes());
+    }
+
+    /// Bytes that were read of the row: payload and texts.
+    #[must_use]
+    pub fn read_bytes(&self) -> usize {
+        let payload = self.value().flatten().map_or(0, <[u8]>::len);
+        payload + self.text.bytes()
+    }
+
+    /// Size of the row in bytes: payload, texts and headers. It counts in the limit of bytes in
+    /// flight.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.payload_bytes() + self.text.key_and_header_bytes()
+        match self.content {
+            Content::Whole(_) => self.read_bytes(),
+            Content::Unread(bytes) | Content::Faulty(_, bytes) => bytes,
+        }
     }
 }
 
@@ -92,7 +194,7 @@ impl OutboxRow {
     /// Builds a row like [`Self::plain`] with the given text columns.
     pub(crate) fn with(lane: u8, id: i64, text: RowText<'_>) -> Self {
         Self {
-            payload: Some([0; 10].into()),
+            content: Content::Whole(Some([0; 10].into())),
             ..Self::new(
                 Lane::new(lane),
                 RowId::new(id),
@@ -122,6 +224,37 @@ pub struct Fetched {
     pub rows: Vec<OutboxRow>,
     /// Lanes that were read only up to an id, and that id.
     pub scanned: Vec<(Lane, RowId)>,
+    /// Lanes whose rows were cut short because of their bytes.
+    pub cut: Vec<Lane>,
+}
+
+impl Fetched {
+    /// Puts rows that were read by their names in the places of the unread ones. A lane is cut at
+    /// the first row of `wanted` that does not exist any more.
+    pub fn fill(&mut self, wanted: &[WantedRow], read: Vec<OutboxRow>) {
+        let mut read: BTreeMap<RowIdentity, OutboxRow> =
+            read.into_iter().map(|row| (row.identity(), row)).collect();
+        let wanted: BTreeSet<RowIdentity> = wanted.iter().map(|wanted| wanted.row).collect();
+        let mut cut = Vec::new();
+        self.rows.retain_mut(|row| {
+            if cut.contains(&row.lane) {
+                return false;
+            }
+            match read.remove(&row.identity()) {
+                Some(whole) => *row = whole,
+                None if wanted.contains(&row.identity()) => cut.push(row.lane),
+                None => {}
+            }
+            !cut.contains(&row.lane)
+        });
+        self.cut.append(&mut cut);
+    }
+
+    /// Records the lanes whose limit of bytes was reached.
+    fn cut_at_limits(&mut self, reads: &[LaneRead], bytes: &BTreeMap<Lane, i64>) {
+        let is_cut = |read: &&LaneRead| bytes.get(&read.lane).is_some_and(|of| *of >= read.bytes_max);
+        self.cut.extend(reads.iter().filter(is_cut).map(|read| read.lane));
+    }
 }
 
 /// Why an answer of the database could not be decoded. No version of the schema sends such answers.
@@ -157,8 +290,10 @@ pub(super) struct Decoder {
     statement: Option<(SequenceState, Snapshot)>,
     rows: Vec<OutboxRow>,
     scanned: Vec<(Lane, RowId)>,
-    /// Sum of the payloads so far, in bytes.
-    payload_bytes: i64,
+    /// Sum of what was read so far, in bytes.
+    bytes: i64,
+    /// Sum of the rows of each lane, as the statement counts them.
+    lane_bytes: BTreeMap<Lane, i64>,
 }
 
 impl Decoder {
@@ -176,33 +311,43 @@ impl Decoder {
                 self.scanned.push((lane(row)?, row.try_get(2)?));
             }
             None => {
+                let counted = row.try_get::<i64, _>(13)?.min(FETCHED_BYTES_MAX as i64);
                 let row = decode_row(row)?;
-                self.payload_bytes += row.payload_bytes() as i64;
+                *self.lane_bytes.entry(row.lane).or_default() += counted;
+                self.bytes += row.read_bytes() as i64;
                 self.rows.push(row);
             }
         }
         Ok(())
     }
 
-    /// Sum of the payloads so far, in bytes.
-    pub(super) fn payload_bytes(&self) -> i64 {
-        self.payload_bytes
+    /// Sum of what was read so far, in bytes.
+    pub(super) fn bytes(&self) -> i64 {
+        self.bytes
     }
 
-    /// Ends decoding.
+    /// The rows that were decoded.
+    pub(super) fn into_rows(self) -> Vec<OutboxRow> {
+        self.rows
+    }
+
+    /// Ends decoding. `limited` are the lanes whose bytes the statement limits.
     ///
     /// # Errors
     /// Returns an error when the row that describes the statement is missing.
-    pub(super) fn finish(self) -> Result<(SequenceState, Fetched), DecodeError> {
+    pub(super) fn finish(
+        self,
+        limited: &[LaneRead],
+    ) -> Result<(SequenceState, Fetched), DecodeError> {
         let (sequence, snapshot) = self.statement.ok_or(DecodeError::NoSnapshot)?;
-        Ok((
-            sequence,
-            Fetched {
-                snapshot,
-                rows: self.rows,
-                scanned: self.scanned,
-            },
-        ))
+        let mut fetched = Fetched {
+            snapshot,
+            rows: self.rows,
+            scanned: self.scanned,
+            cut: Vec::new(),
+        };
+        fetched.cut_at_limits(limited, &self.lane_bytes);
+        Ok((sequence, fetched))
     }
 }
 
@@ -226,15 +371,15 @@ fn lane(row: &PgRow) -> Result<Lane, DecodeError> {
 ///
 /// # Errors
 /// Returns an error when a column does not have the type or form that the schema gives it.
-pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
-    let payload: Option<&[u8]> = row.try_get(9)?;
+fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
+    let headers: Option<&str> = row.try_get(10)?;
     let text = RowText {
         aggregate_type: row.try_get(4)?,
         aggregate_id: row.try_get(5)?,
         event_type: row.try_get(6)?,
         topic: row.try_get(7)?,
         event_key: row.try_get(8)?,
-        headers: jsonb_text(row, 10)?,
+        headers: headers.unwrap_or_default(),
     };
     Ok(OutboxRow {
         lane: lane(row)?,
@@ -242,20 +387,22 @@ pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
         event_id: row.try_get(3)?,
         ctid: ctid(row)?,
         created_at_us: timestamp_us(row, 11)?,
-        payload: payload.map(Box::from),
+        content: content(row, headers.is_some())?,
         text: OwnedRowText::new(text),
     })
 }
 
-/// Text of a jsonb column. PostgreSQL's binary format is a version byte, then the text.
-///
-/// The text is not parsed here: most rows have `{}`, and a tree is not needed.
-fn jsonb_text(row: &PgRow, column: usize) -> Result<&str, DecodeError> {
-    let value = row.try_get_raw(column)?;
-    match value.as_bytes().map_err(|_| DecodeError::Value)? {
-        [1, text @ ..] => std::str::from_utf8(text).map_err(|_| DecodeError::Value),
-        _ => Err(DecodeError::Value),
-    }
+/// What was read of a row; everything if its headers, which are never null, were.
+fn content(row: &PgRow, has_headers: bool) -> Result<Content, DecodeError> {
+    let bytes: i64 = row.try_get(13)?;
+    let bytes = usize::try_from(bytes).map_err(|_| DecodeError::Value)?;
+    Ok(match row.try_get::<Option<&str>, _>(14)? {
+        Some(fault) => Content::Faulty(RowFault::from_text(fault)?, bytes),
+        None if has_headers => {
+            Content::Whole(row.try_get::<Option<&[u8]>, _>(9)?.map(Box::from))
+        }
+        None => Content::Unread(bytes),
+    })
 }
 
 /// Microseconds since 1970 of a timestamptz column. PostgreSQL's binary format is microseconds

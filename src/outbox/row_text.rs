@@ -109,9 +109,9 @@ impl OwnedRowText {
         self.column(self.key_column())
     }
 
-    /// Size of the Kafka key and the headers, in bytes.
-    pub(super) fn key_and_header_bytes(&self) -> usize {
-        self.range(self.key_column()).len() + self.range(HEADERS).len()
+    /// Size of all columns, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.all.len()
     }
 
     fn key_column(&self) -> usize {
@@ -160,10 +160,9 @@ mod tests {
             let owned = OwnedRowText::new(text);
             assert!(owned.get() == text);
             assert_eq!(owned.key(), text.event_key.unwrap_or(text.aggregate_id));
-            assert_eq!(
-                owned.key_and_header_bytes(),
-                owned.key().len() + text.headers.len()
-            );
+            let topic = text.topic.map_or(0, str::len);
+            let others = text.aggregate_type.len() + text.aggregate_id.len() + text.headers.len();
+            assert_eq!(owned.bytes(), topic + others);
         }
     }
 }

@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr, SqlStr, postgres::PgRow, que
 use crate::{
     outbox::{
         error::DatabaseError,
+        row_sql::TextReading,
         unit_of_work::{Connections, Statement},
     },
     report::{Problem, ProblemClass},
@@ -285,6 +286,13 @@ fn read_error(schema: &SchemaName, error: sqlx::Error) -> SchemaError {
 #[must_use]
 pub fn statement(template: &'static str, schema: &SchemaName) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(in_schema(template, schema))).into_sql_str()
+}
+
+/// Builds a statement that reads rows from a template with the parts of
+/// [`TextReading::expand`](crate::outbox::row_sql::TextReading::expand).
+#[must_use]
+pub fn row_statement(template: &str, reading: TextReading, schema: &SchemaName) -> SqlStr {
+    AssertSqlSafe(Arc::<str>::from(reading.expand(template, schema))).into_sql_str()
 }
 
 /// Builds a statement from a template, with the quoted names of the schema and a role in place of

@@ -13,7 +13,7 @@ mod sequence;
 mod settling;
 mod statements;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use sqlx::{FromRow, postgres::PgRow};
 
@@ -35,7 +35,7 @@ pub use operation::Operation;
 pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use plans::{
     BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneBacklog, LaneGapScan,
-    LaneRead, LaneWatermark, Others, ParkedRows, Resumed, SettleRow, Survey,
+    LaneRead, LaneWatermark, Others, ParkedRows, Resumed, SettleRow, Survey, WantedRow,
 };
 
 /// Session settings of the connections that read lanes. Without statistics the planner would rather
@@ -64,6 +64,8 @@ pub struct Store {
     pools: Pools,
     statements: Arc<Statements>,
     parking: Arc<ParkingStatements>,
+    /// Set once the database was found to have text that cannot become UTF-8.
+    has_other_text: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -74,6 +76,7 @@ impl Store {
             pools,
             statements: Arc::new(Statements::new(schema)),
             parking: Arc::new(ParkingStatements::new(schema)),
+            has_other_text: Arc::default(),
         }
     }
 

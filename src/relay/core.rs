@@ -14,6 +14,7 @@
 //!   owned_lanes      on_granted  on_released  lose_lanes  watermarks
 //!   drain            drain -> drained_lanes
 //!   excluded         on_topic_metadata  next_resume_at -> resume_due
+//!   row_limits       on_topic_limits  large_rows
 //!   isolation        next_lookup -> on_looked_up  next_probe  next_disposition  set_parked
 //!   acknowledgement_check
 //!                    check_acknowledgements  on_brokers_answered  topic_problems
@@ -42,6 +43,7 @@ pub(crate) mod partition_client;
 pub(crate) mod partition_growth;
 pub mod patience;
 pub mod recent_max;
+pub mod row_limits;
 pub mod routing;
 mod send_gate;
 mod send_window;
@@ -83,6 +85,7 @@ use crate::{
         owned_lanes::OwnedLane,
         patience::Patience,
         routing::Routes,
+        row_limits::RowLimits,
         send_window::SendWindow,
         throttle::Throttle,
         topic_state::TopicStates,
@@ -148,6 +151,7 @@ pub struct Core {
     /// load allow.
     overdue_after: Duration,
     send_window: SendWindow,
+    row_limits: RowLimits,
     ticks: XidTicks,
     /// Lanes by number; `None` for a lane that is not owned.
     lanes: [Option<OwnedLane>; LANES],
@@ -163,9 +167,9 @@ pub struct Core {
     /// Upper bound of `pause`.
     poll_interval: Duration,
     doorbell: Doorbell,
-    /// Payload bytes of the largest row of recent fetches; shrinks with each fetch. `None` before
-    /// the first row.
-    largest_payload: Option<usize>,
+    /// Bytes of the largest row that recent fetches read; shrinks with each fetch. `None` before the
+    /// first row.
+    largest_row: Option<usize>,
 }
 
 impl Core {
@@ -188,6 +192,7 @@ impl Core {
             patience: Patience::new(now),
             overdue_after: settings.slow_after(),
             send_window: SendWindow::new(budget, now),
+            row_limits: RowLimits::default(),
             ticks: XidTicks::default(),
             lanes: std::array::from_fn(|_| None),
             highest_id: RowId::ZERO,
@@ -197,7 +202,7 @@ impl Core {
             pause: PAUSE_AFTER_WORK,
             poll_interval,
             doorbell: Doorbell::new(now),
-            largest_payload: None,
+            largest_row: None,
         }
     }
 

@@ -29,8 +29,15 @@ use crate::{
     relay::{
         RunOptions,
         connect::{Connected, Registration},
-        core::{Core, in_flight::Budget, routing::Routes, sequence_check::SequenceMemory},
+        core::{
+            Core,
+            in_flight::Budget,
+            routing::Routes,
+            row_limits::{Compression, RowLimits},
+            sequence_check::SequenceMemory,
+        },
         credentials::{Credentials, Side},
+        memory_limit::memory_limit,
         session::{
             producers::Producers,
             reporter::Reporter,
@@ -45,7 +52,7 @@ use crate::{
         status::{ProblemSource, Status},
         topic_metadata::{TopicMetadata, TopicMetadataWatch},
     },
-    settings::Owner,
+    settings::{KafkaSettings, Owner},
 };
 
 /// What outlives a session: there is one of each in a process.
@@ -107,8 +114,12 @@ impl<'a> Session<'a> {
     /// The session of an instance that was just registered. It owns no lane yet.
     pub(super) fn new(process: Process<'a>, connected: Connected) -> Self {
         let (options, now) = (process.options, connected.leased_at);
-        let budget = Budget::default();
-        let core = new_core(options, &connected, budget);
+        let memory = memory_limit();
+        let budget = Budget::within(memory);
+        let mut core = new_core(options, &connected, budget, memory);
+        if let Some(limits) = process.metadata.limits() {
+            core.on_topic_limits(limits);
+        }
         let reporter = Reporter::new(process.status, &connected, budget.rows);
         let producers = Producers::new(
             options,
@@ -233,17 +244,28 @@ impl<'a> Session<'a> {
 }
 
 /// The core of a new session. It owns no lane, and no topic is active.
-fn new_core(options: &RunOptions, connected: &Connected, budget: Budget) -> Core {
+fn new_core(
+    options: &RunOptions,
+    connected: &Connected,
+    budget: Budget,
+    memory: usize,
+) -> Core {
     let (settings, now) = (&options.settings, connected.leased_at);
     let routes = Routes::new(&settings.topics);
     // Random bits of the instance's UUID: relays that met the same failure must not pause for the
     // same times.
     let seed = connected.registration.instance.as_u64_pair().1;
-    Core::new(routes, budget, settings.poll_interval(), now).with_breaker(
-        settings.breaker,
-        seed,
-        now,
-    )
+    Core::new(routes, budget, settings.poll_interval(), now)
+        .with_breaker(settings.breaker, seed, now)
+        .with_row_limits(RowLimits::new(memory, compression(&settings.kafka)))
+}
+
+/// Whether producers compress records: they do unless the manifest says otherwise.
+fn compression(kafka: &KafkaSettings) -> Compression {
+    match kafka.properties.get("compression.type").map(String::as_str) {
+        Some("none") => Compression::Off,
+        _ => Compression::On,
+    }
 }
 
 fn record_source(owner: &Owner) -> String {

@@ -72,7 +72,8 @@ pub(super) struct TopicMetadataWatch {
     secrets: Receiver<Secrets>,
     thread: Thread,
     clock: Clock,
-    batch_limits: Option<BatchLimits>,
+    /// Limits of the topics as they were last described.
+    limits: Option<LimitsByTopic>,
 }
 
 /// One thread that requests metadata. It ends once its receiver is dropped.
@@ -124,7 +125,7 @@ impl TopicMetadataWatch {
             secrets,
             thread,
             clock: Clock::new(SystemTime::now(), Instant::now()),
-            batch_limits: None,
+            limits: None,
         }
     }
 
@@ -173,14 +174,19 @@ impl TopicMetadataWatch {
     /// If dropped midway, no metadata is lost.
     pub(super) async fn next(&mut self) -> Option<TopicMetadata> {
         let metadata = self.thread.metadata.recv().await?;
-        self.batch_limits = Some(BatchLimits::for_topics(&metadata.limits));
+        self.limits = Some(metadata.limits.clone());
         Some(metadata)
     }
 
     /// Sizes of a producer that fits the topics as they were last described; `None` before the
     /// first metadata.
     pub(super) fn batch_limits(&self) -> Option<BatchLimits> {
-        self.batch_limits
+        self.limits.as_ref().map(BatchLimits::for_topics)
+    }
+
+    /// Limits of the topics as they were last described; `None` before the first metadata.
+    pub(super) fn limits(&self) -> Option<&LimitsByTopic> {
+        self.limits.as_ref()
     }
 
     /// Requests a round at once. Limits are part of it, but at most every 10 s.

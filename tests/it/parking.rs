@@ -2,7 +2,10 @@
 //! fetch rows by lane, id and event id.
 
 use outbox_relay::{
-    outbox::{Lane, OutboxRow, ParkedKey, ParkedRow, RowId, RowIdentity, Store},
+    outbox::{
+        Lane, OutboxRow, ParkedKey, ParkedRow, RowId, RowIdentity, Store, WantedRow,
+        row_sql::TextReading,
+    },
     report::ProblemClass,
 };
 use sqlx::PgConnection;
@@ -278,7 +281,8 @@ on_each_server! {
             event_id: row.event_id,
         };
         let mut wanted: Vec<_> = names.iter().map(identity).collect();
-        let found = store.fetch_by_ids(&wanted).await.expect("fetched");
+        let named: Vec<_> = wanted.iter().copied().map(WantedRow::like_a_fetch).collect();
+        let found = store.fetch_by_ids(&named).await.expect("fetched");
         wanted.truncate(4);
         wanted.sort_unstable();
         let identities: Vec<_> = found.iter().map(OutboxRow::identity).collect();
@@ -314,19 +318,22 @@ on_each_server! {
             set enable_sort = off; set enable_seqscan = off";
         let mut relay = database.connect_as(&database.relay).await;
         execute(&mut relay, settings).await;
-        let text =
-            include_str!("../../src/outbox/sql/fetch_by_ids.sql").replace("@schema@", "outbox");
+        let schema = "outbox".to_owned().try_into().expect("a name");
+        let text = TextReading::Plain.expand(
+            include_str!("../../src/outbox/sql/fetch_by_ids.sql"),
+            &schema,
+        );
         execute(
             &mut relay,
-            &format!("prepare named (smallint[], bigint[], uuid[]) as {text}"),
+            &format!("prepare named (smallint[], bigint[], uuid[], bigint[]) as {text}"),
         )
         .await;
         execute(&mut relay, "begin").await;
         let some = "create temporary table named_rows as select array_agg(lane) lanes, \
-            array_agg(id) ids, array_agg(event_id) event_ids
+            array_agg(id) ids, array_agg(event_id) event_ids, array_agg(65536) limits
           from (select * from outbox.event order by lane, id limit 100) first";
         execute(&mut relay, some).await;
-        let call = "select format('execute named (%L, %L, %L)', lanes, ids, event_ids) \
+        let call = "select format('execute named (%L, %L, %L, %L)', lanes, ids, event_ids, limits) \
             from named_rows";
         let call = value::<String>(&mut relay, call).await;
         let read = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relid \

@@ -10,8 +10,9 @@ use std::{
 use outbox_relay::{
     outbox::{
         Connections, FetchFilter, FetchRequest, Lane, LaneRead, Pools, READER_OPTIONS, RowId,
-        SettleRow, Statement, Store,
+        SettleRow, Statement, Store, WantedRow,
         connect::Connect,
+        row_sql::TextReading,
         schema::{check_schema, statement},
     },
     report::ProblemClass,
@@ -405,7 +406,7 @@ async fn rows_are_read_and_settled_on_new_connections() {
             row: fetched.rows[0].identity(),
             ctid: fetched.rows[0].ctid,
         };
-        let found = store().fetch_by_ids(&[settle.row]).await;
+        let found = store().fetch_by_ids(&[WantedRow::like_a_fetch(settle.row)]).await;
         assert_eq!(found.expect("an answer")[0].ctid, settle.ctid);
         store().settle(&[settle]).await.expect("settled");
         let mut admin = database.as_admin().await;
@@ -428,7 +429,8 @@ async fn plan_of(
     connections: &Connections,
 ) -> String {
     let schema = "outbox".to_owned().try_into().expect("a name");
-    let explain = AssertSqlSafe(format!("explain {}", statement(fetch, &schema).as_str()));
+    let fetch = TextReading::Plain.expand(fetch, &schema);
+    let explain = AssertSqlSafe(format!("explain {fetch}"));
     let explain = sqlx::query(explain)
         .bind((0..64).collect::<Vec<i16>>())
         .bind(vec![0_i64; 64])

@@ -32,7 +32,6 @@ const REJECTED: DeliveryError = DeliveryError::Record(ProblemClass::RecordReject
 /// Limits that allow about 15 records in a batch.
 const SMALL: BatchLimits = BatchLimits {
     batch_bytes: 2048,
-    message_max_bytes: 1_000_000,
 };
 
 /// Requests of a partition that the producer may have under way. The mock cluster does not check the

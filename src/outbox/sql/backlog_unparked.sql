@@ -10,7 +10,7 @@ looked as materialized (
   select m.created_at, m.topic, m.event_type, m.aggregate_type, m.key
   from unnest($1::smallint[], $2::bigint[]) as u (lane, mark)
   cross join lateral (
-    select e.created_at, e.topic, e.event_type, e.aggregate_type, coalesce(e.event_key, e.aggregate_id) as key
+    select e.created_at, e.topic, @text(e, event_type)@ as event_type, @text(e, aggregate_type)@ as aggregate_type, @key(e)@ as key
     from @schema@.event as e
     where e.lane = u.lane and e.id > u.mark
     order by e.id

@@ -12,11 +12,11 @@ with filter as materialized (
 )
 select
   pg_current_snapshot()::text as snapshot, null::smallint as lane, s.position as id, s.incarnation as event_id, null as aggregate_type,
-  null as aggregate_id, null as event_type, null as topic, null as event_key, null::bytea as payload, null::jsonb as headers,
-  null::timestamptz as created_at, null::bytea as place
+  null as aggregate_id, null as event_type, null as topic, null as event_key, null::bytea as payload, null as headers,
+  null::timestamptz as created_at, null::bytea as place, null::bigint as bytes, null as fault
 from (select from @schema@.event limit 0) as locked_first right join @schema@.sequence_state as s on true
 union all
-select null, u.lane, looked.id, null, null, null, null, null, null, null, null, null, null
+select null, u.lane, looked.id, null, null, null, null, null, null, null, null, null, null, null, null
 from unnest($1::smallint[], $2::bigint[]) as u (lane, low)
 cross join lateral (
   select max(page.id) as id, count(*) as rows
@@ -24,24 +24,25 @@ cross join lateral (
 ) as looked
 where looked.rows = $9
 union all
-select
-  null, m.lane, m.id, m.event_id, m.aggregate_type, m.aggregate_id, m.event_type, m.topic, m.event_key, m.payload, m.headers,
-  m.created_at, tidsend(m.place)
+select null, @columns(m, 65536)@
 from unnest($1::smallint[], $2::bigint[], $3::int[], $4::bigint[]) as u (lane, low, rows_max, bytes_max)
 cross join filter
 cross join lateral (
-  select
-    page.*,
-    sum(coalesce(octet_length(page.payload), 0)) over (order by page.id rows between unbounded preceding and 1 preceding) as bytes_before
-  from (select e.*, e.ctid as place from @schema@.event as e where e.lane = u.lane and e.id > u.low order by e.id limit $9) as page
-  cross join lateral (
-    select coalesce(page.topic, filter.by_event_type ->> page.event_type, filter.by_aggregate_type ->> page.aggregate_type) as name
-  ) as destination
-  where
-    destination.name = any (filter.topics)
-    and not jsonb_exists(filter.resting_keys, destination.name || e'\x1f' || coalesce(page.event_key, page.aggregate_id))
-    or filter.declared is not null and coalesce(destination.name <> all (filter.declared), true)
-  order by page.id
-  limit u.rows_max
+  select sized.*, sum(least(sized.bytes, 65536)) over (order by sized.id rows between unbounded preceding and 1 preceding) as bytes_before
+  from (
+    select page.*, @bytes(page)@ as bytes
+    from (select e.*, e.ctid as place from @schema@.event as e where e.lane = u.lane and e.id > u.low order by e.id limit $9) as page
+    cross join lateral (
+      select coalesce(
+        page.topic, filter.by_event_type ->> @text(page, event_type)@, filter.by_aggregate_type ->> @text(page, aggregate_type)@
+      ) as name
+    ) as destination
+    where
+      destination.name = any (filter.topics)
+      and not jsonb_exists(filter.resting_keys, destination.name || e'\x1f' || @key(page)@)
+      or filter.declared is not null and coalesce(destination.name <> all (filter.declared), true)
+    order by page.id
+    limit u.rows_max
+  ) as sized
 ) as m
 where coalesce(m.bytes_before, 0) < u.bytes_max

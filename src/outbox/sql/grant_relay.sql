@@ -13,5 +13,6 @@ grant execute on function
   @schema@.settle(smallint[], bigint[], uuid[], tid[]), @schema@.settle(smallint[], bigint[], uuid[]), @schema@.text_or_null(bytea),
   @schema@.park_key(text, text, smallint, bigint, uuid, text),
   @schema@.bury(smallint, bigint, uuid, text, text, int, timestamptz), @schema@.resume_sequence(bigint, boolean),
-  @schema@.purge_adopted(int)
+  @schema@.purge_adopted(int), @schema@.readable_text(text),
+  @schema@.unreadable_column(text, text, text, text, text)
 to @role@;

@@ -1,5 +1,5 @@
-//! Rows that Kafka rejected: parking their keys, moving them to the dead letters, reading them
-//! again; and numbers of the whole table. IO.
+//! Rows that Kafka rejected: parking their keys, moving them to the dead letters; and numbers of the
+//! whole table. IO.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        ids::{Lane, RowId, RowIdentity},
-        row::{DecodeError, OutboxRow, decode_row},
+        ids::{Lane, RowId},
+        row::DecodeError,
         schema::statement,
         store::{
-            Operation, Store, StoreError, column, count, execute, failed, lane_numbers, row, rows,
-            tuple, tuples,
+            Operation, Store, StoreError, count, execute, failed, lane_numbers, row, rows, tuple,
+            tuples,
         },
         unit_of_work::{Statement, UnitOfWork},
     },
@@ -77,7 +77,6 @@ pub(super) struct ParkingStatements {
     park_key: SqlStr,
     dead_letter: SqlStr,
     table_wide: SqlStr,
-    fetch_by_ids: SqlStr,
 }
 
 impl ParkingStatements {
@@ -88,7 +87,6 @@ impl ParkingStatements {
             park_key: statement(include_str!("../sql/park_key.sql"), schema),
             dead_letter: statement(include_str!("../sql/dead_letter.sql"), schema),
             table_wide: statement(include_str!("../sql/table_wide.sql"), schema),
-            fetch_by_ids: statement(include_str!("../sql/fetch_by_ids.sql"), schema),
         }
     }
 }
@@ -197,24 +195,6 @@ impl Store {
             xmin_age_seconds,
             dead_tuples: dead_tuples.map(count),
         })
-    }
-
-    /// Reads those of the given rows that still exist, in the order of lane and id.
-    ///
-    /// # Errors
-    /// Returns an error when the database fails, or its answer cannot be decoded.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: it only reads.
-    pub async fn fetch_by_ids(&self, wanted: &[RowIdentity]) -> Result<Vec<OutboxRow>, StoreError> {
-        let operation = Operation::FetchRowsByIds;
-        let fetch = query(self.parking.fetch_by_ids.clone())
-            .bind(column(wanted, |row| i16::from(row.lane)))
-            .bind(column(wanted, |row| row.id))
-            .bind(column(wanted, |row| row.event_id));
-        let rows = rows(&self.pools.reader, operation, fetch).await?;
-        let rows: Result<_, _> = rows.iter().map(decode_row).collect();
-        rows.map_err(failed(operation))
     }
 }
 

@@ -1,10 +1,12 @@
 //! What goes into the relay's statements and comes out of them. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::outbox::{
     ctid::Ctid,
     ids::{Lane, RowId, RowIdentity},
+    row::OutboxRow,
+    row_sql::FETCHED_BYTES_MAX,
 };
 
 /// Which rows a fetch reads.
@@ -18,6 +20,39 @@ pub struct FetchRequest {
     pub filter: Option<FetchFilter>,
     /// Upper bound of the rows of a lane that a fetch with `filter` looks at.
     pub scan_max: i32,
+    /// Upper bound of all rows in bytes, with the large ones that are read by their names. One of
+    /// these is read in any case.
+    pub bytes_max: usize,
+    /// Large rows that are in flight: they are not read by their names again.
+    pub held: BTreeSet<RowIdentity>,
+}
+
+/// A row to read by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedRow {
+    pub row: RowIdentity,
+    /// Of a row that is larger, in bytes, only the size is read.
+    pub bytes_max: usize,
+}
+
+impl WantedRow {
+    /// All of a row.
+    #[must_use]
+    pub fn whole(row: &OutboxRow) -> Self {
+        Self {
+            row: row.identity(),
+            bytes_max: row.bytes(),
+        }
+    }
+
+    /// The row, and its payload unless it is so large that fetches leave it out.
+    #[must_use]
+    pub fn like_a_fetch(row: RowIdentity) -> Self {
+        Self {
+            row,
+            bytes_max: FETCHED_BYTES_MAX,
+        }
+    }
 }
 
 /// What a fetch reads of one lane.
@@ -28,7 +63,7 @@ pub struct LaneRead {
     pub low: RowId,
     /// Upper bound of the rows.
     pub rows_max: i32,
-    /// Upper bound of the payloads in bytes. One row is read in any case.
+    /// Upper bound of the rows in bytes, without large ones. One row is read in any case.
     pub bytes_max: i64,
 }
 

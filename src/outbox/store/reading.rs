@@ -1,24 +1,53 @@
 //! Reading rows: fetches, gap scans and the backlog. IO.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering};
 
 use sqlx::{SqlStr, postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::outbox::{
     ids::{Lane, RowId, RowIdentity},
-    row::{Decoder, Fetched, SequenceState},
+    row::{DecodeError, Decoder, Fetched, OutboxRow, SequenceState},
     store::{
         BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, LaneRead, Operation,
-        ParkedRows, Store, StoreError, StoreErrorSource, column, count, failed, row, rows, tuple,
-        tuples,
+        ParkedRows, Store, StoreError, StoreErrorSource, WantedRow, column, count, failed, row,
+        rows, statements::RowStatements, tuple, tuples,
     },
     unit_of_work::Statement,
 };
 
+/// Why an answer could not be read.
+enum ReadError {
+    /// A text cannot become UTF-8, and the server refused the whole answer.
+    Text(StoreErrorSource),
+    Other(StoreErrorSource),
+}
+
+/// SQLSTATEs of a text that cannot become UTF-8: `character_not_in_repertoire` and
+/// `untranslatable_character`.
+const TEXT_SQLSTATES: [&str; 2] = ["22021", "22P05"];
+
+impl From<sqlx::Error> for ReadError {
+    fn from(error: sqlx::Error) -> Self {
+        let server = error.as_database_error();
+        let code = server.and_then(sqlx::error::DatabaseError::code);
+        if code.is_some_and(|code| TEXT_SQLSTATES.contains(&&*code)) {
+            Self::Text(error.into())
+        } else {
+            Self::Other(error.into())
+        }
+    }
+}
+
+impl From<DecodeError> for ReadError {
+    fn from(error: DecodeError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
 impl Store {
     /// Reads the rows above the position of each lane, with the snapshot that saw them and the
-    /// state of the sequence at that moment.
+    /// state of the sequence at that moment. Of a large row only the size is read.
     ///
     /// # Errors
     /// Returns an error when the database fails, or its answer cannot be decoded.
@@ -35,37 +64,89 @@ impl Store {
         {
             return Ok(fetched);
         }
-        let (_end, decoder) = self.read(self.fetch_statement(request), i64::MAX).await?;
-        decoder.finish().map_err(failed(Operation::FetchRows))
+        let fetch = || self.fetch_statement(request);
+        let (_end, decoder) = self.read(Operation::FetchRows, fetch, i64::MAX).await?;
+        let fetched = decoder.finish(&request.lanes);
+        fetched.map_err(failed(Operation::FetchRows))
     }
 
-    /// Reads and decodes the rows of a fetch. Breaks off once their payloads exceed `bytes_max`.
-    async fn read(
+    /// Reads those of the given rows that still exist, in the order of lane and id. Of a row that is
+    /// larger than its limit only the size is read.
+    ///
+    /// # Errors
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    pub async fn fetch_by_ids(&self, wanted: &[WantedRow]) -> Result<Vec<OutboxRow>, StoreError> {
+        let fetch = || {
+            query(self.row_statements().fetch_by_ids.clone())
+                .bind(column(wanted, |wanted| i16::from(wanted.row.lane)))
+                .bind(column(wanted, |wanted| wanted.row.id))
+                .bind(column(wanted, |wanted| wanted.row.event_id))
+                .bind(column(wanted, |wanted| wanted.bytes_max as i64))
+        };
+        let read = self.read(Operation::FetchRowsByIds, fetch, i64::MAX).await;
+        Ok(read?.1.into_rows())
+    }
+
+    /// Reads and decodes rows. Breaks off once what was read exceeds `bytes_max`. When a text cannot
+    /// become UTF-8, it reads them once more, and from then on all texts are checked.
+    async fn read<'q>(
         &self,
-        fetch: Statement<'_>,
+        operation: Operation,
+        statement: impl Fn() -> Statement<'q>,
         bytes_max: i64,
     ) -> Result<(ControlFlow<()>, Decoder), StoreError> {
+        let mut read = self.try_read(statement(), bytes_max).await;
+        if matches!(read, Err(ReadError::Text(_))) && !self.has_other_text() {
+            tracing::warn!(
+                "the database has text that cannot become UTF-8: rows with such text are found and \
+                 left out, all others are published"
+            );
+            self.has_other_text.store(true, Ordering::Relaxed);
+            read = self.try_read(statement(), bytes_max).await;
+        }
+        read.map_err(|(ReadError::Text(error) | ReadError::Other(error))| error)
+            .map_err(failed(operation))
+    }
+
+    /// Reads and decodes rows. Breaks off once what was read exceeds `bytes_max`.
+    async fn try_read(
+        &self,
+        statement: Statement<'_>,
+        bytes_max: i64,
+    ) -> Result<(ControlFlow<()>, Decoder), ReadError> {
         let mut decoder = Decoder::default();
-        let on_row = |row: &PgRow| -> Result<_, StoreErrorSource> {
+        let on_row = |row: &PgRow| -> Result<_, ReadError> {
             decoder.push(row)?;
-            if decoder.payload_bytes() > bytes_max {
+            if decoder.bytes() > bytes_max {
                 return Ok(ControlFlow::Break(()));
             }
             Ok(ControlFlow::Continue(()))
         };
-        let end = self
-            .pools
-            .reader
-            .for_each_row(fetch, on_row)
-            .await
-            .map_err(failed(Operation::FetchRows))?;
+        let end = self.pools.reader.for_each_row(statement, on_row).await?;
         Ok((end, decoder))
     }
 
+    fn has_other_text(&self) -> bool {
+        self.has_other_text.load(Ordering::Relaxed)
+    }
+
+    /// The statements that read texts as this database needs it.
+    fn row_statements(&self) -> &RowStatements {
+        if self.has_other_text() {
+            &self.statements.checked
+        } else {
+            &self.statements.plain
+        }
+    }
+
     fn fetch_statement<'q>(&self, request: &'q FetchRequest) -> Statement<'q> {
+        let statements = self.row_statements();
         let sql = match &request.filter {
-            Some(_) => &self.statements.fetch_filtered,
-            None => &self.statements.fetch,
+            Some(_) => &statements.fetch_filtered,
+            None => &statements.fetch,
         };
         let bytes_max = column(&request.lanes, |read| read.bytes_max);
         let fetch = bind_reads(sql, &request.lanes).bind(bytes_max);
@@ -75,15 +156,15 @@ impl Store {
         }
     }
 
-    /// Fetches without counting bytes on the server. Returns `None` when the rows are larger than
+    /// Fetches without adding up bytes on the server. Returns `None` when the rows are larger than
     /// expected: what has arrived by then is discarded.
     async fn fetch_small(
         &self,
         request: &FetchRequest,
     ) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
-        let fetch = bind_reads(&self.statements.fetch_small, &request.lanes);
+        let fetch = || bind_reads(&self.row_statements().fetch_small, &request.lanes);
         let bytes_max = request.lanes.iter().map(|read| read.bytes_max).sum();
-        let (end, decoder) = self.read(fetch, bytes_max).await?;
+        let (end, decoder) = self.read(Operation::FetchRows, fetch, bytes_max).await?;
         if end.is_break() {
             tracing::info!(
                 bytes_max,
@@ -91,7 +172,7 @@ impl Store {
             );
             return Ok(None);
         }
-        let fetched = decoder.finish().map_err(failed(Operation::FetchRows))?;
+        let fetched = decoder.finish(&[]).map_err(failed(Operation::FetchRows))?;
         Ok(Some(fetched))
     }
 
@@ -135,7 +216,7 @@ impl Store {
 
     fn backlog_statement<'q>(&self, plan: &'q BacklogPlan, rows_max: u32) -> Statement<'q> {
         let sql = match &plan.parked {
-            Some(_) => &self.statements.backlog_unparked,
+            Some(_) => &self.row_statements().backlog_unparked,
             None => &self.statements.backlog,
         };
         let backlog = query(sql.clone())

@@ -4,16 +4,21 @@ use std::time::{Duration, Instant};
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{FetchRequest, Fetched, Lane, LaneRead, OutboxRow, RowId, Snapshot},
+    outbox::{
+        FetchRequest, Fetched, Lane, LaneRead, OutboxRow, RowId, Snapshot,
+        row_sql::FETCHED_BYTES_MAX,
+    },
     relay::core::{
         Core, FetchState, Outgoing,
         doorbell::Found,
         excluded::Excluded,
         fair_share::{Amount, Room, Window},
         ids::{Slot, TopicIndex},
+        isolation::class_of,
         lane_share::LANES,
         owned_lanes::OwnedLane,
         routing::Destination,
+        row_limits::Sending,
         topic_state::TopicState,
         watermarks::{Covered, ReadDecision},
     },
@@ -29,32 +34,34 @@ const MANY_ROWS: usize = 16;
 /// Rows that a fetch with a filter reads at most, over all lanes: a large number of excluded rows
 /// must not block the loop.
 const SCAN_ROWS_MAX: usize = 50_000;
-/// The remembered size of the largest payload shrinks by this part with each fetch that brings only
+/// The remembered size of the largest row shrinks by this part with each fetch that brings only
 /// smaller ones.
-const LARGEST_PAYLOAD_DECAY_DIVISOR: usize = 8;
+const LARGEST_ROW_DECAY_DIVISOR: usize = 8;
 
 /// What a fetch requested of one lane, and how far it read.
 struct LaneAnswer {
     read: LaneRead,
     /// A fetch with a filter read no row above this id.
     scanned: Option<RowId>,
+    /// Rows were left out because of their bytes.
+    is_cut_by_bytes: bool,
 }
 
 impl LaneAnswer {
-    /// The answer for a lane; `scanned` is how far the fetch read the lanes that it did not read to
-    /// the end.
-    fn new(read: LaneRead, scanned: &[(Lane, RowId)]) -> Self {
-        let scanned = scanned.iter().find(|(lane, _)| *lane == read.lane);
+    /// The answer for a lane.
+    fn new(read: LaneRead, fetched: &Fetched) -> Self {
+        let mut scanned = fetched.scanned.iter();
+        let scanned = scanned.find(|(lane, _)| *lane == read.lane);
         Self {
             read,
             scanned: scanned.map(|(_, id)| *id),
+            is_cut_by_bytes: fetched.cut.contains(&read.lane),
         }
     }
 
     /// Whether a limit cut the rows short.
     fn is_cut(&self, rows: &[OutboxRow]) -> bool {
-        let bytes: usize = rows.iter().map(OutboxRow::payload_bytes).sum();
-        rows.len() >= self.read.rows_max as usize || bytes as i64 >= self.read.bytes_max
+        rows.len() >= self.read.rows_max as usize || self.is_cut_by_bytes
     }
 }
 
@@ -149,6 +156,8 @@ impl Core {
             small: self.are_small(&lanes),
             filter: self.fetch_filter(),
             scan_max: self.lane_scan_max(),
+            bytes_max: self.fetch_room().bytes,
+            held: self.in_flight.large().clone(),
             lanes,
         }
     }
@@ -208,24 +217,27 @@ impl Core {
         })
     }
 
-    /// Whether all rows of a fetch fit, if no payload is larger than the largest remembered one.
+    /// Whether all rows of a fetch fit, if no row is larger than the largest remembered one.
     fn are_small(&self, reads: &[LaneRead]) -> bool {
         let rows: i64 = reads.iter().map(|read| i64::from(read.rows_max)).sum();
         let bytes_max: i64 = reads.iter().map(|read| read.bytes_max).sum();
-        self.largest_payload
+        self.largest_row
             .is_some_and(|largest| rows * largest as i64 <= bytes_max)
     }
 
-    fn remember_largest_payload(&mut self, rows: &[OutboxRow]) {
-        if let Some(largest) = rows.iter().map(OutboxRow::payload_bytes).max() {
-            self.largest_payload = Some(largest.max(self.decayed_largest_payload()));
+    fn remember_largest_row(&mut self, rows: &[OutboxRow]) {
+        let read = rows.iter().map(OutboxRow::read_bytes);
+        // A large row comes without its payload.
+        let read = read.map(|bytes| bytes.min(FETCHED_BYTES_MAX));
+        if let Some(largest) = read.max() {
+            self.largest_row = Some(largest.max(self.decayed_largest_row()));
         }
     }
 
-    /// The remembered size of the largest payload, after one more fetch; 0 before the first row.
-    fn decayed_largest_payload(&self) -> usize {
-        match self.largest_payload {
-            Some(before) => before - before / LARGEST_PAYLOAD_DECAY_DIVISOR,
+    /// The remembered size of the largest row, after one more fetch; 0 before the first row.
+    fn decayed_largest_row(&self) -> usize {
+        match self.largest_row {
+            Some(before) => before - before / LARGEST_ROW_DECAY_DIVISOR,
             None => 0,
         }
     }
@@ -256,7 +268,7 @@ impl Core {
             self.doorbell.on_fetch_useless();
             return Vec::new();
         }
-        self.remember_largest_payload(&fetched.rows);
+        self.remember_largest_row(&fetched.rows);
         self.first_record_gate.begin_round();
         let outgoing = self.take_rows(plan, fetched, now);
         self.end_fetch();
@@ -272,11 +284,12 @@ impl Core {
             snapshot: &fetched.snapshot,
             now,
         };
+        let answers = plan.lanes.iter().map(|read| LaneAnswer::new(*read, &fetched));
+        let answers: Vec<_> = answers.collect();
         let mut rows = fetched.rows.into_iter();
         let mut outgoing = Vec::with_capacity(rows.len());
         self.first_lane = None;
-        for read in &plan.lanes {
-            let answer = LaneAnswer::new(*read, &fetched.scanned);
+        for answer in answers {
             self.take_lane(&answer, &mut rows, &reading, &mut outgoing);
         }
         outgoing
@@ -349,9 +362,15 @@ impl Core {
         (covered, fitting)
     }
 
+    /// How many rows, from the first on, may be taken now.
+    fn fitting_rows(&self, lane: Lane, rows: &[OutboxRow]) -> usize {
+        let fitting = self.rows_with_room(lane, rows);
+        self.rows_before_waiting(lane, &rows[..fitting])
+    }
+
     /// How many rows, from the first on, the lane and the producers have room for. Rows in flight
     /// need none.
-    fn fitting_rows(&self, lane: Lane, rows: &[OutboxRow]) -> usize {
+    fn rows_with_room(&self, lane: Lane, rows: &[OutboxRow]) -> usize {
         let mut room = self.room_of_lane(lane);
         let bytes: usize = rows.iter().map(OutboxRow::bytes).sum();
         if rows.len() <= room.rows && bytes <= room.bytes {
@@ -405,6 +424,8 @@ impl Core {
         let (lane, below) = (row.lane, row.id.before());
         let excluded = if !self.topics[topic].is_active() {
             Excluded::Topic(topic)
+        } else if let Some(sending) = self.special(&row) {
+            return self.take_special_row(&row, topic, sending, now);
         } else if self.topics[topic].is_slow(now) {
             Excluded::Key(topic, self.isolation.add_slow_row(topic, row))
         } else if let Some(key) = self.isolation.paused_key(topic, row.key()) {
@@ -416,6 +437,24 @@ impl Core {
             return;
         };
         self.exclude(lane, excluded, below);
+    }
+
+    /// Takes a row that is not sent with others: it is sent alone, or rejected.
+    fn take_special_row(
+        &mut self,
+        row: &OutboxRow,
+        topic: TopicIndex,
+        sending: Sending,
+        now: Instant,
+    ) {
+        if let Some(key) = self.isolation.paused_key(topic, row.key()) {
+            self.exclude_from(row, Excluded::Key(topic, key));
+        } else if sending == Sending::Alone {
+            let key = self.isolation.send_alone(topic, row);
+            self.exclude_from(row, Excluded::Key(topic, key));
+        } else {
+            self.reject(topic, row, class_of(row.fault()), 1, now);
+        }
     }
 
     fn exclude_undeclared(&mut self, lane: Lane, below: RowId, now: Instant) {

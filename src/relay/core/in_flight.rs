@@ -9,13 +9,13 @@
 //! that fetch's snapshot may be older, and would make the row look new. [`InFlight::end_fetch`]
 //! removes it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use uuid::Uuid;
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{Ctid, Lane, OutboxRow, RowId, RowIdentity, SettleRow},
+    outbox::{Ctid, Lane, OutboxRow, RowId, RowIdentity, SettleRow, row_sql::FETCHED_BYTES_MAX},
     relay::core::{
         ids::{Slot, TopicIndex},
         lane_share::LANES,
@@ -128,18 +128,33 @@ pub enum SettleWhen {
 pub struct Budget {
     /// Rows of all lanes.
     pub rows: usize,
-    /// Bytes of all rows: payloads, keys and headers.
+    /// Bytes of all rows: payloads, texts and headers.
     pub bytes: usize,
     /// Rows of one lane.
     pub rows_per_lane: usize,
 }
 
+/// Part of the memory that rows in flight may take.
+const MEMORY_DIVISOR: usize = 8;
+
+impl Budget {
+    /// The default budget, or a smaller one for a process that may use only `memory` bytes.
+    #[must_use]
+    pub fn within(memory: usize) -> Self {
+        let default = Self::default();
+        Self {
+            bytes: default.bytes.min(memory / MEMORY_DIVISOR),
+            ..default
+        }
+    }
+}
+
 impl Default for Budget {
-    /// 16,384 rows and 64 MiB for the process, 2,048 rows for a lane.
+    /// 16,384 rows and 32 MiB for the process, 2,048 rows for a lane.
     fn default() -> Self {
         Self {
             rows: 16_384,
-            bytes: 64 << 20,
+            bytes: 32 << 20,
             rows_per_lane: 2_048,
         }
     }
@@ -159,6 +174,8 @@ pub struct InFlight {
     acked: VecDeque<Slot>,
     /// Rows in [`State::Settled`].
     settled: Vec<Slot>,
+    /// Rows that fetches return without their payload.
+    large: BTreeSet<RowIdentity>,
     /// Rows in [`State::Sent`].
     sent: usize,
     bytes: usize,
@@ -175,6 +192,7 @@ impl InFlight {
             lanes: vec![BTreeMap::new(); LANES],
             acked: VecDeque::new(),
             settled: Vec::new(),
+            large: BTreeSet::new(),
             sent: 0,
             bytes: 0,
         }
@@ -264,6 +282,19 @@ impl InFlight {
         self.lane(row.lane).contains_key(&(row.id, row.event_id))
     }
 
+    /// Rows in flight that fetches return without their payload.
+    #[must_use]
+    pub fn large(&self) -> &BTreeSet<RowIdentity> {
+        &self.large
+    }
+
+    /// Whether a row of a lane with a lower id is with a producer.
+    #[must_use]
+    pub fn has_sent_below(&self, lane: Lane, id: RowId) -> bool {
+        let mut below = self.lane(lane).range(..(id, Uuid::nil()));
+        below.any(|(_, slot)| self.sent_entry(*slot).is_some())
+    }
+
     /// Adds a row that goes to a producer. Returns `None`, and adds nothing, without room for it.
     pub fn take(&mut self, row: &OutboxRow, topic: TopicIndex) -> Option<Slot> {
         if self.lane_room(row.lane) == 0 {
@@ -280,6 +311,9 @@ impl InFlight {
             state: State::Sent,
         });
         self.lanes[row.lane.index()].insert((row.id, row.event_id), slot);
+        if bytes > FETCHED_BYTES_MAX / 2 {
+            self.large.insert(row.identity());
+        }
         self.sent += 1;
         self.bytes += bytes;
         Some(slot)
@@ -398,6 +432,7 @@ impl InFlight {
         if let Some(entry) = self.entries[slot.index()].take() {
             let row = entry.row;
             self.lanes[row.lane.index()].remove(&(row.id, row.event_id));
+            self.large.remove(&row);
             self.bytes -= entry.bytes;
             self.free.push(slot);
         }
@@ -424,6 +459,7 @@ impl std::hash::Hash for InFlight {
             lanes,
             acked,
             settled,
+            large: _,
             sent: _,
             bytes: _,
         } = self;

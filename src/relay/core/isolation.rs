@@ -23,7 +23,7 @@ use std::{
 };
 
 use crate::{
-    outbox::{Lane, OutboxRow, RowIdentity},
+    outbox::{Lane, OutboxRow, RowFault, RowIdentity, TextColumn},
     relay::core::{
         excluded::Excluded,
         ids::{Slot, TopicIndex},
@@ -37,6 +37,12 @@ use crate::{
 /// Rows of a topic that wait to be probed at most, before the topic is paused; and rows of one
 /// fetch of a slow topic that are probed together at most.
 const PROBED_ROWS_MAX: usize = 500;
+
+/// Bytes of the rows of a topic that are probed or wait for it, from which on no others are looked
+/// up.
+const PROBED_TOPIC_BYTES_MAX: usize = 4 << 20;
+/// Such bytes of all topics.
+const PROBED_BYTES_MAX: usize = 16 << 20;
 
 /// Rows to read by identity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +74,16 @@ impl Lookup {
         }
     }
 
+    /// Looks up a row that is sent alone because of its size.
+    fn alone(topic: TopicIndex, key: &Arc<str>, row: RowIdentity) -> Self {
+        Self {
+            topic,
+            class: ProblemClass::RecordTooLarge,
+            purpose: LookupPurpose::Alone(Arc::clone(key)),
+            rows: vec![row],
+        }
+    }
+
     /// Looks up the row that a key was parked for.
     fn retry(topic: TopicIndex, key: &Arc<str>, head: RowIdentity) -> Self {
         Self {
@@ -88,6 +104,8 @@ enum LookupPurpose {
     ProbeTopic,
     /// This key was parked until now: its first row is probed before the others are sent.
     RetryKey(Arc<str>),
+    /// The topic of the row may reject it because of its size. Later rows of this key wait.
+    Alone(Arc<str>),
 }
 
 /// A row that Kafka rejected although it was sent alone, and what is to be done with it.
@@ -100,6 +118,24 @@ pub struct RejectedRow {
     /// How often the row was sent.
     pub attempts: u32,
     pub disposition: Disposition,
+    /// Why it was not sent at all; `None` if it was.
+    pub fault: Option<RowFault>,
+}
+
+/// Class of a row that cannot become a record. Without a fault, it is larger than its topic takes.
+pub(super) fn class_of(fault: Option<RowFault>) -> ProblemClass {
+    match fault {
+        Some(RowFault::NotUtf8(_)) => ProblemClass::RowUnreadable,
+        Some(RowFault::TooLarge) | None => ProblemClass::RecordTooLarge,
+    }
+}
+
+/// The column whose text cannot become UTF-8.
+fn unreadable_column(fault: Option<RowFault>) -> Option<TextColumn> {
+    match fault {
+        Some(RowFault::NotUtf8(column)) => Some(column),
+        Some(RowFault::TooLarge) | None => None,
+    }
 }
 
 /// What happens to a row that Kafka rejected for good.
@@ -125,7 +161,8 @@ impl From<OnPoison> for Disposition {
 enum KeyPause {
     /// Rows of the key are probed, or wait for their probe.
     Probing,
-    /// The key is no longer parked; its first row is looked up, to be probed.
+    /// The key is no longer parked, or has a row that is sent alone: this row is looked up, to be
+    /// probed.
     Retrying,
     /// A row of the key was rejected; the disposition is not stored in the database yet.
     Rejected,
@@ -141,6 +178,8 @@ struct PausedKey {
     /// The rejected row that it is paused for; `None` for a key that a person parked, and while
     /// candidates are probed.
     head: Option<RowIdentity>,
+    /// The column of that row whose text cannot become UTF-8, if that is why.
+    column: Option<TextColumn>,
 }
 
 impl PausedKey {
@@ -150,6 +189,7 @@ impl PausedKey {
             lane,
             pause: KeyPause::Probing,
             head: None,
+            column: None,
         }
     }
 
@@ -159,6 +199,7 @@ impl PausedKey {
             lane,
             pause: KeyPause::Parked { since },
             head,
+            column: None,
         }
     }
 
@@ -218,7 +259,26 @@ impl Isolation {
 
     /// Whether enough rows of a topic wait to be probed: more would only take memory.
     pub(super) fn has_enough_candidates(&self, topic: TopicIndex) -> bool {
-        self.waiting_rows(topic) >= PROBED_ROWS_MAX
+        self.waiting_rows(topic) >= PROBED_ROWS_MAX || self.has_enough_bytes(topic)
+    }
+
+    /// Whether rows of so many bytes wait to be probed that no more are looked up.
+    fn has_enough_bytes(&self, topic: TopicIndex) -> bool {
+        let (of_topic, of_all) = self.bisect.bytes(topic);
+        of_topic >= PROBED_TOPIC_BYTES_MAX || of_topic > 0 && of_all >= PROBED_BYTES_MAX
+    }
+
+    /// Pauses the key of a row that is sent alone, and looks the row up.
+    pub(super) fn send_alone(&mut self, topic: TopicIndex, row: &OutboxRow) -> Arc<str> {
+        let identity = row.identity();
+        let paused = PausedKey {
+            pause: KeyPause::Retrying,
+            head: Some(identity),
+            ..PausedKey::probing(row.lane)
+        };
+        let key = self.pause_key(topic, row.key(), paused);
+        self.lookups.push_back(Lookup::alone(topic, &key, identity));
+        key
     }
 
     /// Number of rows of a topic that wait for their probe.
@@ -297,7 +357,10 @@ impl Isolation {
     /// Records that the key of a rejected row is parked.
     fn on_row_parked(&mut self, rejected: &RejectedRow, now: Instant) {
         let row = rejected.row;
-        let paused = PausedKey::parked(row.lane, now, Some(row));
+        let paused = PausedKey {
+            column: unreadable_column(rejected.fault),
+            ..PausedKey::parked(row.lane, now, Some(row))
+        };
         self.pause_key(rejected.topic, &rejected.key, paused);
     }
 
@@ -352,7 +415,8 @@ impl Isolation {
         let key = self.pause_key(topic, row.key(), PausedKey::probing(row.lane));
         let waiting = self.slow_rows.entry(topic).or_default();
         // A row beyond the limit is read again when the pause of its key ends.
-        if waiting.len() < PROBED_ROWS_MAX {
+        let bytes: usize = waiting.iter().map(OutboxRow::bytes).sum();
+        if waiting.len() < PROBED_ROWS_MAX && bytes < PROBED_TOPIC_BYTES_MAX {
             waiting.push(row);
         }
         key

@@ -9,8 +9,9 @@ use std::{
 
 use super::*;
 use crate::{
+    kafka::{LimitsByTopic, TopicLimits},
     outbox::{
-        FetchFilter, FetchRequest, Fetched, Grant, Lane, Parked, ParkedKey, RowId, RowText,
+        Content, FetchFilter, FetchRequest, Fetched, Grant, Lane, Parked, ParkedKey, RowId, RowText,
         Snapshot,
     },
     relay::core::in_flight::SettleBatch,
@@ -26,9 +27,34 @@ const SCAN_MAX: usize = 3;
 /// Records of a batch.
 const BATCH: usize = 3;
 
-/// Whether Kafka rejects every record of this row.
+/// Whether Kafka rejects every record of this row, or the relay does because of its size.
 fn is_poison(id: RowId) -> bool {
-    id.get() % 13 == 0
+    id.get() % 13 == 0 || payload_bytes(id.get()) > 8 * TOPIC_BYTES
+}
+
+/// `max.message.bytes` of each topic.
+const TOPIC_BYTES: usize = 1_200;
+
+/// Size of a payload. Some are sent alone, and some are too large.
+fn payload_bytes(id: i64) -> usize {
+    match id {
+        id if id % 31 == 0 => 10_000,
+        id if id % 7 == 0 => 600,
+        _ => 10,
+    }
+}
+
+/// The row as a fetch returns it: without a large payload.
+fn as_fetched(row: &OutboxRow) -> OutboxRow {
+    let bytes = row.bytes();
+    let content = match &row.content {
+        Content::Whole(_) if bytes > 500 => Content::Unread(bytes),
+        content => content.clone(),
+    };
+    OutboxRow {
+        content,
+        ..row.clone()
+    }
 }
 
 fn topic_of(key: &str) -> TopicIndex {
@@ -122,7 +148,7 @@ impl Database {
                 .map(|(_, row)| row)
                 .filter(|row| row.lane == read.lane);
             if plan.filter.is_none() {
-                rows.extend(above.take(read.rows_max as usize).cloned());
+                rows.extend(above.take(read.rows_max as usize).map(as_fetched));
                 continue;
             }
             let page: Vec<&OutboxRow> = above.take(SCAN_MAX).collect();
@@ -133,13 +159,14 @@ impl Database {
                 page.into_iter()
                     .filter(is_active)
                     .take(read.rows_max as usize)
-                    .cloned(),
+                    .map(as_fetched),
             );
         }
         Fetched {
             snapshot: self.snapshot(),
             rows,
             scanned,
+            cut: vec![],
         }
     }
 
@@ -160,15 +187,15 @@ impl Database {
 
 fn row(id: i64, key: u64) -> OutboxRow {
     let (name, topic) = (format!("k{key}"), format!("t{}", key % 3));
-    OutboxRow::with(
-        (key % 2) as u8,
-        id,
-        RowText {
-            aggregate_id: &name,
-            topic: Some(&topic),
-            ..RowText::PLAIN
-        },
-    )
+    let texts = RowText {
+        aggregate_id: &name,
+        topic: Some(&topic),
+        ..RowText::PLAIN
+    };
+    OutboxRow {
+        content: Content::Whole(Some(vec![0; payload_bytes(id)].into())),
+        ..OutboxRow::with((key % 2) as u8, id, texts)
+    }
 }
 
 /// A gap-free producer: records are written in the order in which they were sent, or
@@ -695,7 +722,11 @@ fn core(now: Instant) -> Core {
         open_after_ms: 500,
         max_backoff_ms: 800,
     };
-    Core::new(
+    let topic_limits = TopicLimits {
+        max_message_bytes: Some(TOPIC_BYTES),
+        ..TopicLimits::default()
+    };
+    let mut core = Core::new(
         routes,
         Budget {
             rows: 8,
@@ -705,7 +736,9 @@ fn core(now: Instant) -> Core {
         Duration::from_millis(50),
         now,
     )
-    .with_breaker(quick, 7, now)
+    .with_breaker(quick, 7, now);
+    core.on_topic_limits(&LimitsByTopic(vec![topic_limits; 3]));
+    core
 }
 
 /// Rows published; asserts that outages took place.
@@ -743,13 +776,19 @@ fn bytes_are_counted_unless_recent_rows_are_small() {
         now,
     );
     core.on_topic_metadata(TopicIndex::new(0), TopicPresence::Present, now);
+    let short = RowText {
+        aggregate_type: "",
+        event_type: "",
+        headers: "",
+        ..RowText::PLAIN
+    };
     let mut fetch_one_of = |bytes: usize| {
         let plan = core
             .plan_fetch(core.next_fetch_at().expect("room"))
             .expect("a plan");
         let rows = vec![OutboxRow {
-            payload: Some(vec![0; bytes].into()),
-            ..OutboxRow::plain(0, 1)
+            content: Content::Whole(Some(vec![0; bytes].into())),
+            ..OutboxRow::with(0, 1, short)
         }];
         core.accept(
             &plan,
@@ -757,6 +796,7 @@ fn bytes_are_counted_unless_recent_rows_are_small() {
                 snapshot: Snapshot::new(1, vec![]),
                 rows,
                 scanned: vec![],
+                cut: vec![],
             },
             now,
         );

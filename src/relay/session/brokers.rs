@@ -47,13 +47,16 @@ impl Session<'_> {
 
     /// Replaces the producers if they were made for other sizes than the topics have now.
     fn fit_producers_to_topics(&mut self) {
+        if let Some(limits) = self.process.metadata.limits() {
+            self.core.on_topic_limits(limits);
+        }
         // A batch that is larger than the topic's max.message.bytes is rejected as a whole:
         // librdkafka never splits one.
         self.producers
             .set_batch_limits(self.process.metadata.batch_limits());
         if !self.producers.fits_topics() {
             self.replace_producers_for(
-                "topics take larger records, or only smaller batches, than it is configured for",
+                "a topic takes only smaller batches than it is configured for",
             );
         }
     }

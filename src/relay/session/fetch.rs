@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::{
     outbox::{FetchRequest, Fetched, Store},
     relay::{
+        core::row_limits::LargeRows,
         session::{
             Session,
             producers::ProducerRole,
@@ -19,7 +20,8 @@ impl Session<'_> {
     pub(super) fn start_fetch(&mut self, now: Instant) {
         let may_fetch = self.tasks.fetch.is_idle() && self.producers.is_open();
         if may_fetch && let Some(request) = self.core.plan_fetch(now) {
-            let fetch = fetch(self.store.clone(), request, now);
+            let large = self.core.large_rows();
+            let fetch = fetch(self.store.clone(), request, large, now);
             self.tasks.fetch.start(fetch);
         }
     }
@@ -62,11 +64,22 @@ impl Session<'_> {
 }
 
 /// Reads rows of all lanes of a request.
-async fn fetch(store: Store, request: FetchRequest, began: Instant) -> FetchEnd {
-    let result = store.fetch(&request).await;
+async fn fetch(store: Store, request: FetchRequest, large: LargeRows, began: Instant) -> FetchEnd {
+    let result = read(&store, &request, &large).await;
     FetchEnd {
         request,
         began,
         result,
     }
+}
+
+/// Reads rows, and then the payloads of large ones, as many as there is room for.
+async fn read(store: &Store, request: &FetchRequest, large: &LargeRows) -> FetchResult {
+    let (sequence, mut fetched) = store.fetch(request).await?;
+    let wanted = large.plan_fetch(request, &mut fetched);
+    if !wanted.is_empty() {
+        let rows = store.fetch_by_ids(&wanted).await?;
+        fetched.fill(&wanted, rows);
+    }
+    Ok((sequence, fetched))
 }

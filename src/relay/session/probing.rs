@@ -4,9 +4,9 @@
 use std::time::Instant;
 
 use crate::{
-    outbox::{ParkedRow, Store},
+    outbox::{OutboxRow, ParkedRow, RowFault, RowIdentity, Store, StoreError, WantedRow},
     relay::{
-        core::{Disposition, Lookup, RejectedRow},
+        core::{Disposition, Lookup, RejectedRow, row_limits::LargeRows},
         session::{
             Session,
             producers::ProducerRole,
@@ -22,8 +22,8 @@ impl Session<'_> {
         if self.tasks.lookup.is_idle()
             && let Some(lookup) = self.core.next_lookup()
         {
-            let store = self.store.clone();
-            self.tasks.lookup.start(look_up(store, lookup));
+            let (store, large) = (self.store.clone(), self.core.large_rows());
+            self.tasks.lookup.start(look_up(store, large, lookup));
         }
     }
 
@@ -56,9 +56,21 @@ impl Session<'_> {
         if self.tasks.disposition.is_idle()
             && let Some(rejected) = self.core.next_disposition()
         {
+            self.note_judged(&rejected);
             let row = self.parked_row(&rejected);
             let dispose = dispose(self.store.clone(), row, rejected);
             self.tasks.disposition.start(dispose);
+        }
+    }
+
+    /// Counts a row that was rejected without being sent. If it is too large, the limit of its topic
+    /// may have been raised since it was read.
+    fn note_judged(&self, rejected: &RejectedRow) {
+        if let Some(fault) = rejected.fault {
+            self.record_failure(rejected.topic, rejected.class);
+            if fault == RowFault::TooLarge {
+                self.process.metadata.request_now();
+            }
         }
     }
 
@@ -88,9 +100,26 @@ impl Session<'_> {
 }
 
 /// Reads the rows of a look-up that still exist.
-async fn look_up(store: Store, lookup: Lookup) -> LookupEnd {
-    let result = store.fetch_by_ids(&lookup.rows).await;
+async fn look_up(store: Store, large: LargeRows, lookup: Lookup) -> LookupEnd {
+    let result = read(&store, &large, &lookup.rows).await;
     LookupEnd { lookup, result }
+}
+
+/// Reads rows by their names: first how large they are, then the payloads of large ones.
+async fn read(
+    store: &Store,
+    large: &LargeRows,
+    rows: &[RowIdentity],
+) -> Result<Vec<OutboxRow>, StoreError> {
+    let named: Vec<_> = rows.iter().copied().map(WantedRow::like_a_fetch).collect();
+    let mut found = store.fetch_by_ids(&named).await?;
+    let wanted = large.plan_lookup(&mut found);
+    if !wanted.is_empty() {
+        found.retain(|row| !wanted.iter().any(|wanted| wanted.row == row.identity()));
+        found.append(&mut store.fetch_by_ids(&wanted).await?);
+        found.sort_by_key(OutboxRow::identity);
+    }
+    Ok(found)
 }
 
 /// Writes what happens to a rejected row.
@@ -104,21 +133,24 @@ async fn dispose(store: Store, row: ParkedRow, rejected: RejectedRow) -> Disposi
 
 fn log_disposition(topic: &str, rejected: &RejectedRow) {
     let (row, class) = (rejected.row, rejected.class);
-    match rejected.disposition {
-        Disposition::ParkKey => tracing::error!(
-            topic,
-            id = row.id.get(),
-            event_id = %row.event_id,
-            %class,
-            "Kafka rejected this row, and its key is parked; see `outbox-relay parked list`"
-        ),
-        Disposition::DeadLetter => tracing::error!(
-            topic,
-            id = row.id.get(),
-            event_id = %row.event_id,
-            %class,
-            "Kafka rejected this row, and it was moved to dead_letter; see `outbox-relay \
-             dead-letters list`"
-        ),
-    }
+    let why = match rejected.fault {
+        None => "Kafka rejected this row".to_owned(),
+        Some(RowFault::TooLarge) => "this row is too large to be read".to_owned(),
+        Some(RowFault::NotUtf8(column)) => {
+            format!("column {} of this row is not UTF-8", column.name())
+        }
+    };
+    let what_next = match rejected.disposition {
+        Disposition::ParkKey => "its key is parked; see `outbox-relay parked list`",
+        Disposition::DeadLetter => {
+            "it was moved to dead_letter; see `outbox-relay dead-letters list`"
+        }
+    };
+    tracing::error!(
+        topic,
+        id = row.id.get(),
+        event_id = %row.event_id,
+        %class,
+        "{why}, and {what_next}"
+    );
 }

@@ -95,7 +95,6 @@ impl<'a> ProducerFactory<'a> {
         let limits = self.batch_limits.unwrap_or_default();
         BatchLimits {
             batch_bytes: limits.batch_bytes.min(self.batch_bytes_max),
-            ..limits
         }
     }
 

@@ -4,10 +4,14 @@
 use std::time::Duration;
 
 use crate::{
+    outbox::{RowIdentity, TextColumn},
     relay::core::Core,
     report::{Problem, ProblemClass},
     settings::KafkaSettings,
 };
+
+/// Rows with text that cannot become UTF-8 that are reported at most.
+const UNREADABLE_ROWS_MAX: usize = 5;
 
 /// All problems with rows and records that there are now.
 pub(super) fn record_problems(core: &Core) -> Vec<Problem> {
@@ -21,6 +25,9 @@ pub(super) fn record_problems(core: &Core) -> Vec<Problem> {
     }
     for (topic, keys) in core.parked_keys() {
         problems.push(parked_keys(core.routes().name(topic), keys));
+    }
+    for (topic, row, column) in core.unreadable_rows().take(UNREADABLE_ROWS_MAX) {
+        problems.push(unreadable_row(core.routes().name(topic), row, column));
     }
     for topic in core.parked_topics() {
         problems.push(parked_topic(core.routes().name(topic)));
@@ -54,6 +61,15 @@ fn parked_keys(name: &str, keys: usize) -> Problem {
          `outbox-relay parked list`, then retry or skip them"
     );
     Problem::new(ProblemClass::KeysParked, message)
+}
+
+fn unreadable_row(name: &str, row: RowIdentity, column: TextColumn) -> Problem {
+    let (event_id, column) = (row.event_id, column.name());
+    let message = format!(
+        "the row with event_id {event_id} of topic '{name}' waits with its key: column {column} is \
+         not UTF-8; skip it with `outbox-relay parked skip`, and write it again"
+    );
+    Problem::new(ProblemClass::RowUnreadable, message)
 }
 
 fn parked_topic(name: &str) -> Problem {

@@ -96,6 +96,8 @@ impl Session<'_> {
         replaced_headers: &mut u64,
     ) -> Result<(), DeliveryError> {
         let Outgoing { slot, topic, row } = outgoing;
+        // Only rows that were read get here. Any other would be read again.
+        let payload = row.value().ok_or(DeliveryError::Purged)?;
         let which = self.process.options.settings.record_headers;
         let headers = kafka::headers(row, which, &self.record_source, replaced_headers)
             .map_err(|error| DeliveryError::Record(class_of(error)))?;
@@ -103,7 +105,7 @@ impl Session<'_> {
             topic: self.core.routes().name(*topic),
             key: row.key(),
             partition: Some(destination.partition),
-            payload: row.payload.as_deref(),
+            payload,
             headers,
             timestamp_ms: kafka::timestamp_ms(row.created_at_us, now_ms),
         };
@@ -181,7 +183,7 @@ impl Session<'_> {
         self.core.on_report(slot, outcome, now);
     }
 
-    fn record_failure(&self, topic: TopicIndex, class: ProblemClass) {
+    pub(super) fn record_failure(&self, topic: TopicIndex, class: ProblemClass) {
         self.reporter
             .record_failure(self.core.routes().name(topic), class);
     }

@@ -83,6 +83,7 @@ impl Table {
             snapshot,
             rows,
             scanned: Vec::new(),
+            cut: Vec::new(),
         }
     }
 

@@ -256,6 +256,19 @@ impl Bisect {
         rows
     }
 
+    /// Bytes of the rows of a topic that are probed or wait for it, and those of all topics.
+    pub(crate) fn bytes(&self, topic: TopicIndex) -> (usize, usize) {
+        let (mut of_topic, mut of_all) = (0, 0);
+        for group in self.groups() {
+            let bytes = group.bytes();
+            of_all += bytes;
+            if group.topic == topic {
+                of_topic += bytes;
+            }
+        }
+        (of_topic, of_all)
+    }
+
     /// Queues the rows of a batch that was rejected with `class`, or of a topic where a rejection
     /// is likely (`None`). They are ordered by lane and id.
     pub(crate) fn add_candidates(

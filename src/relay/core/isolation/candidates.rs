@@ -10,7 +10,7 @@ use crate::{
         excluded::Excluded,
         ids::TopicIndex,
         in_flight::ReturnedRow,
-        isolation::{Lookup, LookupPurpose, PausedKey},
+        isolation::{Lookup, LookupPurpose, PausedKey, class_of},
     },
     report::ProblemClass,
 };
@@ -59,8 +59,15 @@ impl Core {
     /// The next rows to look up; those of a rejected batch once no row of their topic is with a
     /// producer. [`Self::on_looked_up`] or [`Self::on_lookup_failed`] must follow.
     pub fn next_lookup(&mut self) -> Option<Lookup> {
-        self.next_candidates()
-            .or_else(|| self.isolation.lookups.pop_front())
+        self.next_candidates().or_else(|| self.next_queued())
+    }
+
+    /// The first look-up in the queue whose topic has not enough rows to probe.
+    fn next_queued(&mut self) -> Option<Lookup> {
+        let isolation = &self.isolation;
+        let mut lookups = isolation.lookups.iter();
+        let at = lookups.position(|lookup| !isolation.has_enough_bytes(lookup.topic))?;
+        self.isolation.lookups.remove(at)
     }
 
     fn next_candidates(&mut self) -> Option<Lookup> {
@@ -80,10 +87,12 @@ impl Core {
     }
 
     /// Records the rows that were looked up and still exist, ordered by lane and id.
+    /// The payload of one that was not read is read later.
     pub fn on_looked_up(&mut self, lookup: &Lookup, mut rows: Vec<OutboxRow>, now: Instant) {
         let topic = lookup.topic;
         // Since the look-up began, a lane may have begun to leave, and a row may have been fetched.
         rows.retain(|row| self.may_probe(row));
+        let mut rows = self.reject_faulty(topic, rows, now);
         match &lookup.purpose {
             LookupPurpose::ProbeTopic => match rows.pop() {
                 Some(row) => self.isolation.bisect.add_topic_row(topic, row),
@@ -91,11 +100,32 @@ impl Core {
             },
             LookupPurpose::RetryKey(key) => {
                 self.isolation.on_retry_looked_up(topic, key);
-                self.pause_candidates(topic, lookup.class, rows);
+                self.pause_candidates(topic, Some(lookup.class), rows);
+                self.end_probed_keys(now);
+            }
+            LookupPurpose::Alone(key) => {
+                self.isolation.on_retry_looked_up(topic, key);
+                self.pause_candidates(topic, None, rows);
                 self.end_probed_keys(now);
             }
             LookupPurpose::Candidates => self.on_candidates_known(lookup, rows, now),
         }
+    }
+
+    /// Rejects rows that cannot become records, and returns the others that were read.
+    fn reject_faulty(
+        &mut self,
+        topic: TopicIndex,
+        rows: Vec<OutboxRow>,
+        now: Instant,
+    ) -> Vec<OutboxRow> {
+        let (mut whole, others): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.value().is_some());
+        for row in others.iter().filter(|row| row.fault().is_some()) {
+            whole.retain(|later| later.key() != row.key());
+            self.reject(topic, row, class_of(row.fault()), 1, now);
+        }
+        whole
     }
 
     fn may_probe(&self, row: &OutboxRow) -> bool {
@@ -107,20 +137,24 @@ impl Core {
         // If the topic is paused for another reason by now, its rows are read again after that
         // pause.
         if self.topics[lookup.topic].on_candidates_known(now) {
-            self.pause_candidates(lookup.topic, lookup.class, rows);
+            self.pause_candidates(lookup.topic, Some(lookup.class), rows);
             self.resume_topic(lookup.topic, now);
         }
     }
 
     /// Pauses the keys of candidates, and queues the rows for their probes. Rows of one key are all
     /// in one lane, so their order is kept.
-    fn pause_candidates(&mut self, topic: TopicIndex, class: ProblemClass, rows: Vec<OutboxRow>) {
+    /// `class` is why they were rejected, if they were.
+    fn pause_candidates(
+        &mut self,
+        topic: TopicIndex,
+        class: Option<ProblemClass>,
+        rows: Vec<OutboxRow>,
+    ) {
         for row in &rows {
             self.pause_candidate(topic, row);
         }
-        self.isolation
-            .bisect
-            .add_candidates(topic, Some(class), rows);
+        self.isolation.bisect.add_candidates(topic, class, rows);
     }
 
     /// Pauses the key of a candidate.

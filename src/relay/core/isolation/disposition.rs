@@ -7,12 +7,14 @@ use std::{
 };
 
 use crate::{
-    outbox::{Lane, OutboxRow, Parked, ParkedKey, RowIdentity},
+    outbox::{Lane, OutboxRow, Parked, ParkedKey, RowIdentity, TextColumn},
     relay::core::{
         Core,
         excluded::Excluded,
         ids::TopicIndex,
-        isolation::{Disposition, KeyPause, PausedKey, RejectedRow, remove_keys},
+        isolation::{
+            Disposition, KeyPause, PausedKey, RejectedRow, remove_keys, unreadable_column,
+        },
     },
     report::ProblemClass,
 };
@@ -36,6 +38,7 @@ impl Core {
             lane: row.lane,
             pause: KeyPause::Rejected,
             head: Some(identity),
+            column: unreadable_column(row.fault()),
         };
         let key = self.isolation.pause_key(topic, row.key(), paused);
         self.exclude_from(row, Excluded::Key(topic, Arc::clone(&key)));
@@ -47,6 +50,7 @@ impl Core {
             class,
             attempts,
             disposition: self.routes.on_poison(topic).into(),
+            fault: row.fault(),
         });
     }
 
@@ -181,6 +185,13 @@ impl Core {
             }
         }
         parked
+    }
+
+    /// Parked rows with a text that cannot become UTF-8: topic, row and column.
+    pub fn unreadable_rows(&self) -> impl Iterator<Item = (TopicIndex, RowIdentity, TextColumn)> {
+        let keys = self.isolation.paused.iter();
+        let keys = keys.flat_map(|(topic, keys)| keys.values().map(|paused| (*topic, *paused)));
+        keys.filter_map(|(topic, paused)| Some((topic, paused.head?, paused.column?)))
     }
 
     /// Topics that a person parked.

@@ -129,7 +129,10 @@ impl Core {
                 class,
                 attempts,
             } => {
-                self.topics[topic].on_probe_rejected(now);
+                // A row that is sent alone anyway says nothing about others.
+                if self.special(&row).is_none() {
+                    self.topics[topic].on_probe_rejected(now);
+                }
                 self.reject(topic, &row, class, attempts, now);
             }
             ProbeResult::BatchTooLarge { topic, bytes } => {

@@ -262,6 +262,7 @@ impl Database {
             snapshot: Snapshot::new(xmax, running),
             rows,
             scanned: vec![],
+            cut: vec![],
         }
     }
 

@@ -94,6 +94,7 @@ impl Hash for Fetch {
                 snapshot,
                 rows,
                 scanned,
+                cut: _,
             },
         )) = &self.answer
         {
