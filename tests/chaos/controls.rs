@@ -89,14 +89,18 @@ const OUT_OF_ORDER: &[Promise] = &[Order, SeqDeduplicates];
 const ANOTHER_LANE: &str = "do $$
     declare
       pending text := pg_get_viewdef('outbox.pending');
+      ring text := pg_get_triggerdef(oid) from pg_trigger
+        where tgrelid = 'outbox.event'::regclass and tgname = 'ring';
     begin
       drop view outbox.pending;
+      drop trigger ring on outbox.event;
       alter table outbox.event drop constraint event_pkey, drop column lane;
       alter table outbox.event add column lane smallint not null generated always as
         ((hashtextextended(coalesce(event_key, aggregate_id) collate \"C\", id / 1000)
         & 63)::smallint) stored;
       alter table outbox.event add constraint event_pkey primary key (lane, id);
       execute 'create view outbox.pending as ' || pending;
+      execute ring;
     end $$";
 
 /// Settling deletes rows by lane and id, without comparing the event id.

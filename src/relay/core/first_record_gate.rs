@@ -186,16 +186,19 @@ impl FirstRecordGate {
 
     /// Sets the number of partitions of a topic. When it changes, keys move to other partitions,
     /// and none of them counts as known. Records that are out count for none of them any more: the
-    /// producer is replaced before another record of the topic is sent.
-    pub(crate) fn on_partition_count(&mut self, topic: TopicIndex, partitions: usize) {
+    /// producer is replaced before another record of the topic is sent. Returns whether it must be:
+    /// whether it has sent records of the topic.
+    pub(crate) fn on_partition_count(&mut self, topic: TopicIndex, partitions: usize) -> bool {
         let (known, count) = (&mut self.topics[topic.index()], partitions.max(1));
-        if known.len() != count {
-            *known = vec![Partition::default(); count];
-            let of_topic = |sent: &Sent| sent.topic == topic;
-            for slot in &mut self.slots {
-                slot.take_if(|sent| of_topic(sent));
-            }
+        if known.len() == count {
+            return false;
         }
+        let was_used = known.iter().any(|partition| partition.client.is_used());
+        *known = vec![Partition::default(); count];
+        for slot in &mut self.slots {
+            slot.take_if(|sent| sent.topic == topic);
+        }
+        was_used
     }
 
     /// Forgets all partitions and all clients but the first: a new producer begins, which none of
@@ -393,6 +396,22 @@ mod tests {
             round(&mut first_record_gate, &["a", "a"], now),
             [true, true]
         );
+    }
+
+    #[test]
+    fn a_producer_must_be_replaced_only_if_keys_moved_that_it_sent_records_of() {
+        let (mut gate, now) = (FirstRecordGate::new(2, 8), Instant::now());
+        assert!(!gate.on_partition_count(TOPIC, 6), "nothing was sent");
+        round(&mut gate, &["a"], now);
+        assert!(!gate.on_partition_count(TOPIC, 6), "as many as before");
+        assert!(
+            !gate.on_partition_count(TopicIndex::new(1), 6),
+            "another topic"
+        );
+        assert!(gate.on_partition_count(TOPIC, 7));
+        round(&mut gate, &["a"], now);
+        gate.forget();
+        assert!(!gate.on_partition_count(TOPIC, 8), "a new producer");
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl PartitionClient {
         self.has_failed = delivery == Delivery::Failed;
     }
 
+    /// Whether a client has sent a record to the partition.
+    pub(crate) fn is_used(&self) -> bool {
+        self.client.is_some()
+    }
+
     /// Whether this client may still be needed for the partition.
     pub(crate) fn needs(&self, client: ClientId) -> bool {
         self.client == Some(client) && !self.is_settled()

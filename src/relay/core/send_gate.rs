@@ -69,10 +69,11 @@ impl Core {
         self.probe_first_record_gate.forget();
     }
 
-    /// Records how many partitions the brokers list for a topic.
-    pub fn on_partition_count(&mut self, topic: TopicIndex, partitions: usize) {
-        self.first_record_gate.on_partition_count(topic, partitions);
+    /// Records how many partitions the brokers list for a topic. Returns whether keys have moved
+    /// that the main producer sent records of: it must be replaced.
+    pub fn on_partition_count(&mut self, topic: TopicIndex, partitions: usize) -> bool {
         self.probe_first_record_gate
             .on_partition_count(topic, partitions);
+        self.first_record_gate.on_partition_count(topic, partitions)
     }
 }

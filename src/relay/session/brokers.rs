@@ -64,11 +64,11 @@ impl Session<'_> {
     /// Records how many partitions topics have. Replaces the producers if that has changed: a
     /// partition keeps its producer while records are out.
     fn fit_producers_to_partitions(&mut self, metadata: &TopicMetadata) {
+        let mut has_moved_keys = false;
         for (topic, partitions) in metadata.partitions() {
-            self.core.on_partition_count(topic, partitions);
-            self.producers.set_partitions(topic, partitions);
+            has_moved_keys |= self.core.on_partition_count(topic, partitions);
         }
-        if !self.producers.fits_partitions() {
+        if has_moved_keys && self.producers.is_open() {
             tracing::info!(
                 in_flight = self.core.in_flight().sent(),
                 "the producer is replaced once its records in flight are acknowledged: topics have \

@@ -21,8 +21,6 @@ pub(super) struct ProducerFactory<'a> {
     secrets: Receiver<Secrets>,
     /// Sizes that fit the topics; `None` before the brokers have described them.
     batch_limits: Option<BatchLimits>,
-    /// Number of partitions of each topic; 1 before the brokers have described it.
-    partitions: Vec<usize>,
     /// Upper bound of a batch, in bytes: a larger one was rejected though none of its records was.
     batch_bytes_max: usize,
     /// Shared with each producer, which adds to them.
@@ -43,7 +41,6 @@ impl<'a> ProducerFactory<'a> {
             status,
             secrets,
             batch_limits,
-            partitions: vec![1; options.settings.topics.len()],
             batch_bytes_max: usize::MAX,
             observations: Observations::default(),
         }
@@ -57,16 +54,6 @@ impl<'a> ProducerFactory<'a> {
     /// Sets the sizes of producers that are made from now on.
     pub(super) fn set_batch_limits(&mut self, batch_limits: Option<BatchLimits>) {
         self.batch_limits = batch_limits;
-    }
-
-    /// Number of partitions of each topic.
-    pub(super) fn partitions(&self) -> &[usize] {
-        &self.partitions
-    }
-
-    /// Sets the number of partitions of a topic.
-    pub(super) fn set_partitions(&mut self, topic: usize, partitions: usize) {
-        self.partitions[topic] = partitions.max(1);
     }
 
     /// Names of the declared topics.

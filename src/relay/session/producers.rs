@@ -155,8 +155,6 @@ impl ProducerFailure {
 pub(super) struct Producers<'a> {
     factory: ProducerFactory<'a>,
     main: MainProducer,
-    /// Partitions of the topics that the main producer was made for.
-    made_for: Vec<usize>,
     /// Clients that were taken away from the main producer, and still have records out.
     leaving: Vec<ClientId>,
     /// Set when the main producer is to be replaced: as soon as a client is in reserve, or then.
@@ -195,7 +193,6 @@ impl<'a> Producers<'a> {
         Self {
             factory: ProducerFactory::new(options, status, secrets, batch_limits),
             main: MainProducer::Absent { retry_at: now },
-            made_for: Vec::new(),
             leaving: Vec::new(),
             successor_until: None,
             allowance: Duration::ZERO,
@@ -288,19 +285,6 @@ impl<'a> Producers<'a> {
             (MainProducer::Open(producer), Some(batch_limits)) => {
                 producer.batch_limits().fits(batch_limits)
             }
-            _ => true,
-        }
-    }
-
-    /// Sets the number of partitions of a topic, for producers that are made from now on.
-    pub(super) fn set_partitions(&mut self, topic: TopicIndex, partitions: usize) {
-        self.factory.set_partitions(topic.index(), partitions);
-    }
-
-    /// Whether an open main producer was made for the partitions that the topics have now.
-    pub(super) fn fits_partitions(&self) -> bool {
-        match &self.main {
-            MainProducer::Open(_) => self.made_for == self.factory.partitions(),
             _ => true,
         }
     }
@@ -583,7 +567,6 @@ impl<'a> Producers<'a> {
         };
         // An error that its predecessor met, such as a refused login, means nothing for this one.
         self.clear_cluster_error();
-        self.made_for = self.factory.partitions().to_vec();
         self.leaving.clear();
         self.successor_until = None;
         core.on_new_producer();
