@@ -64,7 +64,7 @@ on_each_server! {
         assert_eq!(
             reports
                 .iter()
-                .filter(|report| report.applied == [1, 2, 3, 4, 5, 6, 7, 8, 9])
+                .filter(|report| report.applied.iter().copied().eq(1..=LEVEL))
                 .count(),
             1,
             "{reports:?}"

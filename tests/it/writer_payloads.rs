@@ -60,7 +60,7 @@ on_oldest_and_newest_server! {
 }
 
 on_oldest_and_newest_server! {
-    /// So a caller learns of its mistake: no function takes what would lose bytes.
+    /// Types that would lose bytes. The call fails, so that the caller notices.
     async fn a_payload_of_another_type_is_refused(database: Database) {
         let database = database.migrated().await;
         let mut producer = database.connect_as(&database.producer).await;

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from tests.servers import Database
 
 SERIALISED = [
-    json.dumps({"path": "C:\\U", "quotes": "\"it's\"", "line": "\n", "é": "\u00e9 😀"}),
+    json.dumps({"path": "C:\\U", "quotes": '"it\'s"', "line": "\n", "é": "\u00e9 😀"}),
     json.dumps({"b": 1e2, "a": "\\'"}, ensure_ascii=False, indent=1),
     '{"b": 1e2, "a": 2, "a":3 ,  "nul": "\\u0000", "sql": "$1 %s :name \\\\000"}',
 ]
