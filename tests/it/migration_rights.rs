@@ -242,7 +242,7 @@ on_each_server! {
 }
 
 /// Functions that run with the owner's rights.
-const DEFINERS: [&str; 10] = [
+const DEFINERS: [&str; 11] = [
     "bury",
     "enqueue",
     "enqueue_many",
@@ -251,6 +251,7 @@ const DEFINERS: [&str; 10] = [
     "requeue",
     "requeue_many",
     "resume_sequence",
+    "server_place",
     "settle",
     "skip_parked",
 ];

@@ -13,5 +13,5 @@ grant execute on function
   @schema@.settle(smallint[], bigint[], uuid[], tid[]), @schema@.settle(smallint[], bigint[], uuid[]), @schema@.text_or_null(bytea),
   @schema@.park_key(text, text, smallint, bigint, uuid, text),
   @schema@.bury(smallint, bigint, uuid, text, text, int, timestamptz), @schema@.resume_sequence(bigint, boolean),
-  @schema@.purge_adopted(int)
+  @schema@.purge_adopted(int), @schema@.server_place(), @schema@.server_numbers()
 to @role@;
