@@ -8,8 +8,8 @@
 --
 -- Relays of level 9 can run beside it, so compatible_from stays.
 
--- Where this outbox is. A security definer, so what is known does not depend on who asks. Every
--- role may call it: a view asks with the rights of its reader. timeline is null on a standby.
+-- Where this outbox is. A security definer, so what is known does not depend on who asks. Who reads
+-- the view needs the right to call it. timeline is null on a standby.
 create function server_place(out system_identifier bigint, out timeline text, out sequence_file text)
 language plpgsql stable security definer set search_path from current
 as $$
@@ -31,6 +31,7 @@ begin
   end;
 end $$;
 comment on function server_place is 'Where the outbox is, as far as the server says: 0 and empty texts are unknown. For view sequence_state.';
+revoke all on function server_place() from public;
 
 create or replace view sequence_state as
 select
@@ -95,3 +96,4 @@ begin
 end $$;
 comment on function server_numbers is
   'xmin_age: seconds since the oldest transaction that keeps vacuum from removing dead rows; 0: none. Null: the server does not tell. For the relay.';
+revoke all on function server_numbers() from public;

@@ -45,8 +45,8 @@ pub enum SchemaDrift {
 /// One thing that is not as the migrations made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Difference {
-    /// What was made, if the migrations made it.
-    pub(super) expected: Option<ExpectedFact>,
+    /// What the migrations made, if statements can make it again.
+    pub(super) repair: Option<ExpectedFact>,
     /// Sentence without an end: what it is now.
     pub(super) what: String,
     pub(super) effect: Effect,
@@ -97,12 +97,10 @@ fn is_of_other_level(found: &[SchemaFact]) -> bool {
 /// What was changed, what follows, and what repairs it.
 pub(super) fn sentence(difference: &Difference, schema: &SchemaName) -> String {
     let (what, schema) = (&difference.what, schema.as_str());
-    let repair = match (&difference.expected, &difference.undo) {
-        (Some(expected), _) if !expected.repair.is_empty() => {
-            "run the migration (outbox-relay migrate)".to_owned()
-        }
-        (_, Some(undo)) => undo.clone(),
-        _ => "undo the change".to_owned(),
+    let repair = match (&difference.repair, &difference.undo) {
+        (Some(_), _) => "run the migration (outbox-relay migrate)",
+        (None, Some(undo)) => undo,
+        (None, None) => "undo the change",
     };
     let follows = match difference.effect {
         Effect::Unsafe => "nothing is published until you repair it",
@@ -163,8 +161,10 @@ fn changed(expected: ExpectedFact, found: &[SchemaFact], printed: Printed) -> Op
         return None;
     }
     let name = expected.name;
-    let what = match found.iter().find(|fact| fact.name == name) {
-        Some(now) => format!("{name} has {}", other_parts(&expected, &now.fact)),
+    let now = found.iter().find(|fact| fact.name == name);
+    let now = now.map(|fact| fact.fact.as_str());
+    let what = match now {
+        Some(now) => format!("{name} has {}", other_parts(&expected, now)),
         None => format!("{name} is missing"),
     };
     let effect = if DISPENSABLE.contains(&name) {
@@ -173,11 +173,26 @@ fn changed(expected: ExpectedFact, found: &[SchemaFact], printed: Printed) -> Op
         Effect::Unsafe
     };
     Some(Difference {
-        expected: Some(expected),
+        repair: is_repairable(&expected, now).then_some(expected),
         what,
         effect,
         undo: None,
     })
+}
+
+/// Whether statements can make it again: not a type, nor ids or tables that are gone.
+fn is_repairable(expected: &ExpectedFact, now: Option<&str>) -> bool {
+    let kind = |fact: &str| {
+        let is_generated = fact.contains("generated");
+        (fact.split(", ").next().map(str::to_owned), is_generated)
+    };
+    let is_replaced = now.is_some_and(|now| kind(now) != kind(expected.fact));
+    let name = expected.name;
+    let is_lost = now.is_none()
+        && (name.starts_with("table ") || name == "column event.xact" || name == "column event.id");
+    let is_attached = now.is_some_and(|now| now.contains("partition of another table"));
+    let has_kind = name.starts_with("table ") || name.starts_with("column ");
+    !expected.repair.is_empty() && !(has_kind && (is_replaced || is_lost || is_attached))
 }
 
 /// The parts of two facts that differ.
@@ -211,7 +226,7 @@ fn added(
     }
     let (effect, undo) = addition(found, schema)?;
     Some(Difference {
-        expected: None,
+        repair: None,
         what: format!("{} was added: {}", found.name, found.fact),
         effect,
         undo,

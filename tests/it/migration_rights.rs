@@ -242,7 +242,7 @@ on_each_server! {
 }
 
 /// Functions that run with the owner's rights.
-const DEFINERS: [&str; 13] = [
+const DEFINERS: [&str; 14] = [
     "bury",
     "enqueue",
     "enqueue_bytes",
@@ -254,6 +254,7 @@ const DEFINERS: [&str; 13] = [
     "requeue",
     "requeue_many",
     "resume_sequence",
+    "server_place",
     "settle",
     "skip_parked",
 ];

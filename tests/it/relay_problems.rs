@@ -331,3 +331,43 @@ async fn a_record_carries_key_value_and_headers_of_its_row_in_each_style(kafka: 
         assert_eq!(headers, expected);
     }
 }
+
+/// A relay that says 0 while rows wait tells a scaler that there is nothing to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_that_was_not_counted_yet_is_unknown_and_not_0() {
+    const ROWS: u64 = 30_000;
+    let database = Database::create(15).await.migrated().await;
+    let sql = format!(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic)
+         select 'a', i::text, 'E', 'absent' from generate_series(1, {ROWS}) as i"
+    );
+    execute(&mut database.as_admin().await, &sql).await;
+    // Its topic does not exist, so the rows wait.
+    let relay = Relay::start(&database, &database.publishing(vec![topic("absent")])).await;
+    let known = until("the backlog", async || {
+        let metrics = relay.metrics().await;
+        let report = relay.report().await?;
+        let is_known = report.backlog.is_some();
+        // The report came later: if it knows nothing, the metrics before it knew nothing.
+        assert!(
+            is_known
+                || !metrics.contains("\noutbox_queue_depth")
+                    && !metrics.contains("\noutbox_event_age"),
+            "{metrics}"
+        );
+        report.backlog
+    })
+    .await;
+    assert_eq!(
+        (known.rows, known.capped),
+        (ROWS, false),
+        "the first known number is the right one"
+    );
+    let report = relay.report().await.expect("a report");
+    assert_eq!(report.lanes, 64);
+    let metrics = relay.metrics().await;
+    assert!(
+        metrics.contains(&format!("\noutbox_queue_depth {ROWS}\n")),
+        "{metrics}"
+    );
+}

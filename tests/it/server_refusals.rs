@@ -1,7 +1,36 @@
 //! Managed and hardened servers: a question that the server refuses costs that one fact. What they
 //! refuse is refused here by revoked rights and by functions that raise what those servers raise.
 
-use crate::harness::postgres::{Database, execute, value};
+use outbox_relay::settings::{OnPoison, TopicSettings};
+
+use crate::harness::{
+    kafka::{create_topic, topic_name},
+    postgres::{Database, execute, value},
+    relay::{Relay, until},
+};
+
+/// A relay publishes what is written, and reports no problem.
+async fn check_publishing(database: &Database) {
+    let name = topic_name("refusals");
+    create_topic(&name).await;
+    let topic = TopicSettings {
+        name,
+        event_types: vec!["E".to_owned()],
+        aggregate_types: vec![],
+        on_poison: OnPoison::default(),
+    };
+    let relay = Relay::start(database, &database.publishing(vec![topic])).await;
+    let mut producer = database.connect_as(&database.producer).await;
+    execute(&mut producer, "select outbox.enqueue('a', 'b', 'E', '{}')").await;
+    let mut admin = database.as_admin().await;
+    until("the outbox to be empty", async || {
+        let rows = value::<i64>(&mut admin, "select count(*) from outbox.event").await;
+        (rows == 0).then_some(())
+    })
+    .await;
+    let report = relay.report().await.expect("a report");
+    assert_eq!(report.problems, []);
+}
 
 /// Takes rights on what a relay asks from everybody but superusers.
 const HARDENED: &str = "
@@ -30,6 +59,7 @@ on_each_server! {
         let (resumed, after) = store.resume_sequence(before.position).await.expect("resumed");
         assert!(resumed.resumed && after.position > before.position, "{resumed:?}");
         assert!(after.incarnation.is_some() && after.incarnation != before.incarnation);
+        check_publishing(&database).await;
     }
 }
 
@@ -72,6 +102,7 @@ on_oldest_and_newest_server! {
         assert_eq!(store.sequence_state().await.expect("the sequence").incarnation, None);
         let (resumed, after) = store.resume_sequence(before.position).await.expect("resumed");
         assert!(resumed.elsewhere && after.incarnation.is_some(), "{resumed:?}");
+        check_publishing(&database).await;
     }
 }
 

@@ -30,6 +30,13 @@ pub(super) async fn repair(
     schema: &SchemaName,
 ) -> Result<Vec<String>, MigrateError> {
     let before = read_differences(connection, schema).await?;
+    let beyond_repair = before
+        .iter()
+        .find(|difference| is_beyond_repair(difference));
+    if let Some(difference) = beyond_repair {
+        let sentence = sentence(difference, schema);
+        return Err(MigrateError::SchemaChanged { sentence });
+    }
     let mut notes = Vec::new();
     for difference in &before {
         if make_again(connection, schema, difference).await? {
@@ -74,7 +81,7 @@ pub(super) async fn script(
 ) -> Result<String, MigrateError> {
     let mut text = String::new();
     for difference in read_differences(connection, schema).await? {
-        let repair = difference.expected.and_then(|fact| fact.repair(schema));
+        let repair = difference.repair.and_then(|fact| fact.repair(schema));
         if let Some(sql) = repair {
             text.push_str(&format!("-- {}.\n{}\n", difference.what, sql.as_str()));
         }
@@ -83,6 +90,11 @@ pub(super) async fn script(
         text = format!("\n-- Repairs.\n{UNCHECKED_BODIES};\n{text}");
     }
     Ok(text)
+}
+
+/// Whether only a person can undo a change, and it can break a promise.
+fn is_beyond_repair(difference: &Difference) -> bool {
+    difference.effect == Effect::Unsafe && difference.repair.is_none()
 }
 
 async fn read_differences(
@@ -101,7 +113,7 @@ async fn make_again(
     schema: &SchemaName,
     difference: &Difference,
 ) -> Result<bool, MigrateError> {
-    let Some(sql) = difference.expected.and_then(|fact| fact.repair(schema)) else {
+    let Some(sql) = difference.repair.and_then(|fact| fact.repair(schema)) else {
         return Ok(false);
     };
     let failed = |source: sqlx::Error| MigrateError::Repair {

@@ -3,7 +3,7 @@ use super::*;
 const EXPECTED: &[ExpectedFact] = &[
     fact("table event", "ordinary, logged, no row security", "alter"),
     fact("column event.xact", "xid8, not null", "alter"),
-    fact("column event.payload", "bytea, null", ""),
+    fact("column event.payload", "bytea, null", "alter"),
     fact("order of columns", "xact before id", ""),
     fact(
         "sequence event_id_seq",

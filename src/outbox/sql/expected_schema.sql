@@ -358,6 +358,7 @@ begin
     null;
   end;
 end $function$;
+revoke all on function @schema@.server_numbers() from public;
 
 --# function server_place()
 --= plpgsql, stable, security definer, returns record, arguments OUT system_identifier bigint, OUT timeline text, OUT sequence_file text, set search_path=@schema@, pg_temp, body 39a0934f3724f7d1
@@ -384,6 +385,7 @@ begin
     sequence_file := '';
   end;
 end $function$;
+revoke all on function @schema@.server_place() from public;
 
 --# function settle(smallint[], bigint[], uuid[])
 --= plpgsql, volatile, security definer, returns record, arguments lanes smallint[], ids bigint[], event_ids uuid[], OUT tick xid8, OUT settled bigint, set enable_bitmapscan=off, set enable_hashjoin=off, set enable_mergejoin=off, set enable_seqscan=off, set search_path=@schema@, pg_temp, body 99fd4e5b87f92fbd

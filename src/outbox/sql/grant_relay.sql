@@ -14,5 +14,5 @@ grant execute on function
   @schema@.park_key(text, text, smallint, bigint, uuid, text),
   @schema@.bury(smallint, bigint, uuid, text, text, int, timestamptz), @schema@.resume_sequence(bigint, boolean),
   @schema@.purge_adopted(int), @schema@.readable_text(text),
-  @schema@.unreadable_column(text, text, text, text, text)
+  @schema@.unreadable_column(text, text, text, text, text), @schema@.server_place(), @schema@.server_numbers()
 to @role@;

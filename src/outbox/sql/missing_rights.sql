@@ -30,4 +30,6 @@ where not case wanted.kind
     and has_function_privilege(wanted.role, '@schema@.resume_sequence(bigint, boolean)', 'execute')
     and has_function_privilege(wanted.role, '@schema@.purge_adopted(int)', 'execute')
     and has_function_privilege(wanted.role, '@schema@.unreadable_column(text, text, text, text, text)', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.server_place()', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.server_numbers()', 'execute')
 end
