@@ -16,7 +16,7 @@ on_each_server! {
         let report = database.migrate(&database.settings()).await;
         assert_eq!(
             (report.problem, report.schema_version, report.applied),
-            (None, Some(LEVEL), vec![1, 2, 3, 4, 5, 6, 7, 8, 9])
+            (None, Some(LEVEL), vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 12])
         );
         let settings = database.settings();
         let level = check_schema(
