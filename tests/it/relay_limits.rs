@@ -149,12 +149,12 @@ async fn rows_that_are_suddenly_large_are_fetched_in_pieces() {
     wait_until_drained(&database).await;
     let large = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
-         select 'a', 'key-' || n % 50, 'E', '{usual}', convert_to(repeat('a', 500000), 'UTF8') \
-         from generate_series(1, 200) n"
+         select 'a', 'key-' || n % 50, 'E', '{usual}', convert_to(repeat('a', 60000), 'UTF8') \
+         from generate_series(1, 1000) n"
     );
     execute(&mut database.as_admin().await, &large).await;
     wait_until_drained(&database).await;
-    assert_eq!(count(KafkaVersion::V4_3, &usual).await, 1200, "each once");
+    assert_eq!(count(KafkaVersion::V4_3, &usual).await, 2000, "each once");
     assert!(relay.log().contains("larger than"), "{}", relay.log());
 }
 
