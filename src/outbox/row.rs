@@ -252,8 +252,13 @@ impl Fetched {
 
     /// Records the lanes whose limit of bytes was reached.
     fn cut_at_limits(&mut self, reads: &[LaneRead], bytes: &BTreeMap<Lane, i64>) {
-        let is_cut = |read: &&LaneRead| bytes.get(&read.lane).is_some_and(|of| *of >= read.bytes_max);
-        self.cut.extend(reads.iter().filter(is_cut).map(|read| read.lane));
+        let is_cut = |read: &&LaneRead| {
+            bytes
+                .get(&read.lane)
+                .is_some_and(|of| *of >= read.bytes_max)
+        };
+        self.cut
+            .extend(reads.iter().filter(is_cut).map(|read| read.lane));
     }
 }
 
@@ -398,9 +403,7 @@ fn content(row: &PgRow, has_headers: bool) -> Result<Content, DecodeError> {
     let bytes = usize::try_from(bytes).map_err(|_| DecodeError::Value)?;
     Ok(match row.try_get::<Option<&str>, _>(14)? {
         Some(fault) => Content::Faulty(RowFault::from_text(fault)?, bytes),
-        None if has_headers => {
-            Content::Whole(row.try_get::<Option<&[u8]>, _>(9)?.map(Box::from))
-        }
+        None if has_headers => Content::Whole(row.try_get::<Option<&[u8]>, _>(9)?.map(Box::from)),
         None => Content::Unread(bytes),
     })
 }

@@ -50,7 +50,10 @@ impl TextReading {
         let row = call.arguments[0];
         match (call.name, &call.arguments[1..]) {
             ("columns", [limit]) => COLUMNS.replace("{r}", row).replace("{limit}", limit),
-            ("key", _) => self.short(row, &format!("coalesce({row}.event_key, {row}.aggregate_id)")),
+            ("key", _) => self.short(
+                row,
+                &format!("coalesce({row}.event_key, {row}.aggregate_id)"),
+            ),
             ("text", [column]) => self.short(row, &format!("{row}.{column}")),
             ("long", [column, limit]) => self.long(row, column, limit),
             ("headers", _) => self.readable(&format!("{row}.headers::text")),

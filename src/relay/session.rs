@@ -244,12 +244,7 @@ impl<'a> Session<'a> {
 }
 
 /// The core of a new session. It owns no lane, and no topic is active.
-fn new_core(
-    options: &RunOptions,
-    connected: &Connected,
-    budget: Budget,
-    memory: usize,
-) -> Core {
+fn new_core(options: &RunOptions, connected: &Connected, budget: Budget, memory: usize) -> Core {
     let (settings, now) = (&options.settings, connected.leased_at);
     let routes = Routes::new(&settings.topics);
     // Random bits of the instance's UUID: relays that met the same failure must not pause for the

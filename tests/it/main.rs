@@ -74,6 +74,7 @@ mod relay_poison;
 mod relay_pooler;
 mod relay_problems;
 mod relay_rejecting_topics;
+mod relay_row_sizes;
 mod relay_schema_drift;
 mod relay_stragglers;
 mod requeueing;

@@ -13,7 +13,7 @@ use outbox_relay::{
         SettleRow, Statement, Store, WantedRow,
         connect::Connect,
         row_sql::TextReading,
-        schema::{check_schema, statement},
+        schema::check_schema,
     },
     report::ProblemClass,
     settings::RelaySettings,
@@ -406,7 +406,9 @@ async fn rows_are_read_and_settled_on_new_connections() {
             row: fetched.rows[0].identity(),
             ctid: fetched.rows[0].ctid,
         };
-        let found = store().fetch_by_ids(&[WantedRow::like_a_fetch(settle.row)]).await;
+        let found = store()
+            .fetch_by_ids(&[WantedRow::like_a_fetch(settle.row)])
+            .await;
         assert_eq!(found.expect("an answer")[0].ctid, settle.ctid);
         store().settle(&[settle]).await.expect("settled");
         let mut admin = database.as_admin().await;

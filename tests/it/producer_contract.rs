@@ -30,9 +30,7 @@ const RECORDS: usize = 200;
 const NO_ERROR: Answer = Answer::RD_KAFKA_RESP_ERR_NO_ERROR;
 const REJECTED: DeliveryError = DeliveryError::Record(ProblemClass::RecordRejected);
 /// Limits that allow about 15 records in a batch.
-const SMALL: BatchLimits = BatchLimits {
-    batch_bytes: 2048,
-};
+const SMALL: BatchLimits = BatchLimits { batch_bytes: 2048 };
 
 /// Requests of a partition that the producer may have under way. The mock cluster does not check the
 /// sequence numbers of a producer without transactions, so a test makes it answer all of them as a

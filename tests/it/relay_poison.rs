@@ -251,7 +251,7 @@ async fn a_record_above_every_limit_parks_its_key_alone(kafka: KafkaVersion) {
     let _relay = Relay::start(&database, &database.publishing_to(kafka, topics)).await;
     let large = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
-         values ('a', 'k7', 'E', '{parked_topic}', convert_to(repeat('x', 2000000), 'UTF8'))"
+         values ('a', 'k7', 'E', '{parked_topic}', convert_to(repeat('x', 9000000), 'UTF8'))"
     );
     execute(&mut database.as_admin().await, &large).await;
     insert(&database, &parked_topic, 1, 100, &[]).await;

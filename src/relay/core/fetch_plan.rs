@@ -284,7 +284,10 @@ impl Core {
             snapshot: &fetched.snapshot,
             now,
         };
-        let answers = plan.lanes.iter().map(|read| LaneAnswer::new(*read, &fetched));
+        let answers = plan
+            .lanes
+            .iter()
+            .map(|read| LaneAnswer::new(*read, &fetched));
         let answers: Vec<_> = answers.collect();
         let mut rows = fetched.rows.into_iter();
         let mut outgoing = Vec::with_capacity(rows.len());

@@ -11,8 +11,8 @@ use super::*;
 use crate::{
     kafka::{LimitsByTopic, TopicLimits},
     outbox::{
-        Content, FetchFilter, FetchRequest, Fetched, Grant, Lane, Parked, ParkedKey, RowId, RowText,
-        Snapshot,
+        Content, FetchFilter, FetchRequest, Fetched, Grant, Lane, Parked, ParkedKey, RowId,
+        RowText, Snapshot,
     },
     relay::core::in_flight::SettleBatch,
     report::BreakerState,

@@ -87,8 +87,19 @@ impl Database {
         Self::create_on(url.parse().expect("the rig's URL")).await
     }
 
+    /// Creates a database in this encoding on the rig's server of this version.
+    pub(crate) async fn create_in(version: u32, encoding: &str) -> Self {
+        let url = rig(&format!("RIG_POSTGRES_URL_{version}"));
+        let options = format!("template template0 encoding '{encoding}' locale 'C'");
+        Self::create_with(url.parse().expect("the rig's URL"), &options).await
+    }
+
     /// Creates a database on the server of this superuser.
     pub(crate) async fn create_on(admin: PgConnectOptions) -> Self {
+        Self::create_with(admin, "").await
+    }
+
+    async fn create_with(admin: PgConnectOptions, options: &str) -> Self {
         let name = format!(
             "it_{}_{}",
             std::process::id(),
@@ -105,7 +116,7 @@ impl Database {
             admin: admin.disable_statement_logging(),
             folder,
         };
-        database.create_on_server().await;
+        database.create_on_server(options).await;
         database.write_secrets(&database.relay, PASSWORD);
         database
     }
@@ -123,7 +134,7 @@ impl Database {
         self
     }
 
-    async fn create_on_server(&self) {
+    async fn create_on_server(&self, options: &str) {
         let mut connection = self.admin.connect().await.expect("the rig's server");
         for role in [&self.owner, &self.relay, &self.producer] {
             execute(
@@ -134,7 +145,10 @@ impl Database {
         }
         execute(
             &mut connection,
-            &format!("create database {} owner {}", self.name, self.owner),
+            &format!(
+                "create database {} owner {} {options}",
+                self.name, self.owner
+            ),
         )
         .await;
     }

@@ -125,6 +125,17 @@ impl Relay {
         get(self.port, path).await
     }
 
+    /// Most memory that the process has had, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.and_then(|kib| kib.parse::<usize>().ok())
+            .expect("a number")
+            << 10
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

@@ -560,7 +560,7 @@ fn a_fetch_that_began_before_a_lane_left_and_came_back_shows_nothing_of_it() {
         snapshot: Snapshot::new(world.xid + 1, vec![]),
         rows: world.select(&plan),
         scanned: vec![],
-            cut: vec![],
+        cut: vec![],
     };
     assert_eq!(fetched.rows.len(), 1);
     world.core.drain(1, world.now);

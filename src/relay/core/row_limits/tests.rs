@@ -43,7 +43,13 @@ fn the_size_of_a_row_decides_how_it_is_sent() {
         (usize::MAX, Off, Some(MIB), MIB, Alone),
         (usize::MAX, Off, Some(MIB), MIB + 1, TooLarge),
         // A limit that is not known may be larger than the usual one.
-        (usize::MAX, On, None, TOPIC_BYTES_UNKNOWN - added, WithOthers),
+        (
+            usize::MAX,
+            On,
+            None,
+            TOPIC_BYTES_UNKNOWN - added,
+            WithOthers,
+        ),
         (usize::MAX, On, None, 50 * MIB, Alone),
         (usize::MAX, On, None, REQUEST_BYTES_MAX + 1, TooLarge),
         // A topic that takes large records: few of them are in memory at a time.
@@ -55,7 +61,10 @@ fn the_size_of_a_row_decides_how_it_is_sent() {
     ] {
         let limits = limits(memory, compression, &[topic]);
         let sending = limits.sending(TopicIndex::new(0), &unread(0, 1, bytes));
-        assert_eq!(sending, expected, "{bytes} of {topic:?}, {memory}, {compression:?}");
+        assert_eq!(
+            sending, expected,
+            "{bytes} of {topic:?}, {memory}, {compression:?}"
+        );
     }
 }
 
@@ -140,7 +149,9 @@ fn a_lane_is_cut_at_a_large_row_that_does_not_exist_any_more() {
         OutboxRow::plain(0, 3),
         unread(1, 2, MIB / 2),
     ]);
-    let wanted: Vec<_> = [&fetched.rows[0], &fetched.rows[2]].map(WantedRow::whole).into();
+    let wanted: Vec<_> = [&fetched.rows[0], &fetched.rows[2]]
+        .map(WantedRow::whole)
+        .into();
     fetched.fill(&wanted, vec![OutboxRow::plain(1, 2)]);
     assert_eq!(ids(&fetched.rows), [2]);
     assert!(!fetched.rows[0].is_unread());
