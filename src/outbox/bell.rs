@@ -15,7 +15,7 @@ use sqlx::{
 use crate::{
     outbox::{
         connect::{Connect, Setting, with_timeout},
-        error::DatabaseError,
+        error::{DatabaseError, while_connecting},
         ids::Lane,
         schema::statement,
     },
@@ -87,7 +87,9 @@ impl Bell {
             .idle_timeout(None)
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        let mut listener = PgListener::connect_with(&pool).await?;
+        let mut listener = PgListener::connect_with(&pool)
+            .await
+            .map_err(|error| while_connecting(&connect.to_string(), error))?;
         listener.eager_reconnect(false);
         listener.ignore_pool_close_event(true);
         Ok(Self {

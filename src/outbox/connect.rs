@@ -11,7 +11,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 use crate::{
-    outbox::error::DatabaseError,
+    outbox::error::{DatabaseError, Phase, classify_in},
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets, manifest_field},
     settings::{
@@ -234,7 +234,7 @@ impl Connect {
     fn open_error(&self, error: sqlx::Error) -> ConnectError {
         ConnectError::Open {
             database: self.database.clone(),
-            source: error.into(),
+            source: classify_in(Phase::Connecting, &error),
         }
     }
 
