@@ -1,9 +1,11 @@
 //! Settings and secrets -> options of connections to PostgreSQL, with TLS and timeouts. Reading
 //! secrets and opening a connection are IO.
 
+mod url;
+
 use std::{fmt, io, str::FromStr, time::Duration};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, SqlSafeStr, SqlStr,
     postgres::{PgConnectOptions, PgConnection, PgSslMode},
@@ -11,6 +13,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 use crate::{
+    api::address::{Host, HostPort},
     outbox::error::{DatabaseError, Phase, classify_in},
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets, manifest_field},
@@ -19,6 +22,9 @@ use crate::{
         TlsMode, TlsSettings,
     },
 };
+
+use url::DatabaseUrl;
+pub use url::InvalidUrl;
 
 /// Longest wait for one new connection, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,9 +52,13 @@ const MIGRATION_TIMEOUTS: &[Setting] = &[
 pub enum ConnectError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("{location} is not a URL of the form postgres://user:password@host:port/database: \
-        correct the value that {} refers to", manifest_field(*file))]
-    Url { file: SecretFile, location: String },
+    #[error("the URL in {location} {reason}; correct the value that {} refers to",
+        manifest_field(*file))]
+    Url {
+        file: SecretFile,
+        location: String,
+        reason: InvalidUrl,
+    },
     #[error("{location} has the parameter 'options', which poolers refuse: remove it from the \
         value that {} refers to", manifest_field(*file))]
     Options { file: SecretFile, location: String },
@@ -166,8 +176,8 @@ impl Connect {
             .application_name("outbox-relay")
             .disable_statement_logging();
         Ok(Self {
+            database: describe(endpoint, options.get_username()),
             options,
-            database: describe(endpoint),
             peer,
             settings: Vec::new(),
         })
@@ -285,86 +295,81 @@ fn endpoint_options(
     let Endpoint::Host { host, port, name } = endpoint else {
         return from_url(files.url, secrets);
     };
+    let parsed = host.parse::<Host>();
     let options = PgConnectOptions::new_without_pgpass()
-        .host(host)
+        .host(parsed.as_ref().map_or(host, Host::as_str))
         .port(*port)
         .database(name);
     with_credentials(options, tls, files, secrets)
 }
 
-/// Name of the database for people.
-fn describe(endpoint: &Endpoint) -> String {
+/// Name of the database for people, with the user that logs in. What a URL contains is secret.
+fn describe(endpoint: &Endpoint, user: &str) -> String {
     match endpoint {
         Endpoint::Url => "the database of the URL".to_owned(),
-        Endpoint::Host { host, port, name } => format!("database '{name}' at '{host}:{port}'"),
+        Endpoint::Host { host, port, name } => {
+            let address = match host.parse() {
+                Ok(host) => HostPort::new(host, *port).to_string(),
+                Err(_) => format!("{host}:{port}"),
+            };
+            format!("database '{name}' at '{address}' as user '{user}'")
+        }
     }
 }
 
 fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
-    parse_url(secrets.get(file)?.expose_secret()).ok_or_else(|| ConnectError::Url {
+    let text = secrets.get(file)?;
+    let url = DatabaseUrl::parse(text.expose_secret()).map_err(|reason| ConnectError::Url {
         file,
         location: secrets.location(file),
-    })
+        reason,
+    })?;
+    Ok(url_options(&url))
 }
 
-/// Options of a URL; `None` if it cannot be parsed. The parser's own error is dropped: it can quote
-/// the URL, password included.
-fn parse_url(url: &str) -> Option<PgConnectOptions> {
-    let url = with_known_parameters(url);
-    let url = url.expose_secret();
-    let options = PgConnectOptions::from_str(url).ok()?;
-    has_postgres_scheme(url).then_some(options)
-}
-
-fn has_postgres_scheme(url: &str) -> bool {
-    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    matches!(scheme, Some("postgres" | "postgresql"))
-}
-
-/// Parameters of a URL that sqlx knows.
-const KNOWN_PARAMETERS: &[&str] = &[
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "options",
-];
-
-/// Removes all parameters from a URL that sqlx does not know: sqlx would log them, values included.
-///
-/// Also adds an empty password to a URL that has none. Otherwise sqlx would look for one in the
-/// file `.pgpass` of the user that runs this program.
-fn with_known_parameters(url: &str) -> SecretString {
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut parameters: Vec<&str> = query.split('&').filter(|pair| is_known(pair)).collect();
-    let in_query = parameters.iter().any(|pair| pair.starts_with("password="));
-    if !in_query && !user_part(base).contains(':') {
-        parameters.push("password=");
+fn url_options(url: &DatabaseUrl) -> PgConnectOptions {
+    let mut options = session_options(url).password(url.password());
+    if let Some(user) = &url.user {
+        options = options.username(user);
     }
-    format!("{base}?{}", parameters.join("&")).into()
+    if let Some(host) = &url.host {
+        options = options.host(host.as_str());
+    }
+    if let Some(port) = url.port {
+        options = options.port(port);
+    }
+    if let Some(database) = &url.database {
+        options = options.database(database);
+    }
+    with_files(options, url)
 }
 
-/// Whether sqlx knows a parameter, given as `name=value`.
-fn is_known(pair: &str) -> bool {
-    let name = pair.split('=').next().unwrap_or_default();
-    KNOWN_PARAMETERS.contains(&name)
+/// Options with parameter `options` of a URL, which the client library takes from URLs only.
+fn session_options(url: &DatabaseUrl) -> PgConnectOptions {
+    let default = PgConnectOptions::new_without_pgpass();
+    let Some(options) = &url.options else {
+        return default;
+    };
+    let encoded: String = options.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    // The empty password keeps the library from looking for one in a file.
+    PgConnectOptions::from_str(&format!(
+        "postgres://localhost/?options={encoded}&password="
+    ))
+    .map_or(default.clone(), |options| options.host(default.get_host()))
 }
 
-/// `user:password` of a URL without its query; empty when there is no user.
-fn user_part(base: &str) -> &str {
-    let (user, _) = authority(base).rsplit_once('@').unwrap_or_default();
-    user
-}
-
-/// `user:password@host:port` of a URL without its query.
-fn authority(base: &str) -> &str {
-    let after_scheme = base.split_once("://").map_or("", |(_, after)| after);
-    after_scheme.split('/').next().unwrap_or_default()
+/// Adds the files that parameters of a URL refer to. Secrets of the manifest override them.
+fn with_files(mut options: PgConnectOptions, url: &DatabaseUrl) -> PgConnectOptions {
+    if let Some(file) = &url.ca_file {
+        options = options.ssl_root_cert(file);
+    }
+    if let Some(file) = &url.certificate_file {
+        options = options.ssl_client_cert(file);
+    }
+    if let Some(file) = &url.key_file {
+        options = options.ssl_client_key(file);
+    }
+    options
 }
 
 fn with_credentials(
@@ -386,6 +391,7 @@ fn ssl_mode(mode: TlsMode) -> PgSslMode {
     match mode {
         TlsMode::VerifyFull => PgSslMode::VerifyFull,
         TlsMode::VerifyCa => PgSslMode::VerifyCa,
+        TlsMode::Require => PgSslMode::Require,
         TlsMode::Disable => PgSslMode::Disable,
     }
 }
