@@ -1,11 +1,12 @@
 //! Settings and secrets -> options of connections to PostgreSQL, with TLS and timeouts. Reading
 //! secrets and opening a connection are IO.
 
+mod gateway;
 mod url;
 
-use std::{fmt, io, str::FromStr, time::Duration};
+use std::{fmt, io, str::FromStr, sync::Arc, time::Duration};
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, SqlSafeStr, SqlStr,
     postgres::{PgConnectOptions, PgConnection, PgSslMode},
@@ -23,6 +24,8 @@ use crate::{
     },
 };
 
+pub(super) use gateway::Gateway;
+use gateway::{Route, TlsMaterial, client_config, may_hold_server_certificate, needs_raw_login};
 use url::DatabaseUrl;
 pub use url::InvalidUrl;
 
@@ -62,6 +65,9 @@ pub enum ConnectError {
     #[error("{location} has the parameter 'options', which poolers refuse: remove it from the \
         value that {} refers to", manifest_field(*file))]
     Options { file: SecretFile, location: String },
+    #[error("the client certificate in {location} cannot be used with its key; correct the Secret \
+        that {} refers to", manifest_field(*file))]
+    ClientCertificate { file: SecretFile, location: String },
     #[error("cannot connect to {database}")]
     Open {
         database: String,
@@ -76,7 +82,7 @@ impl ConnectError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Secret(error) => error.problem(),
-            Self::Url { .. } | Self::Options { .. } => {
+            Self::Url { .. } | Self::Options { .. } | Self::ClientCertificate { .. } => {
                 Problem::new(ProblemClass::SecretInvalid, self.to_string())
             }
             Self::Open { source, .. } => Problem::new(source.class, format!("{self}: {source}")),
@@ -113,6 +119,8 @@ pub struct Connect {
     peer: Peer,
     /// Server settings of each session, or of each transaction behind a pooler.
     settings: Vec<Setting>,
+    /// Route of a gateway; absent if the client library can connect itself.
+    route: Option<Arc<Route>>,
 }
 
 impl Connect {
@@ -146,7 +154,10 @@ impl Connect {
         secrets: &Secrets,
     ) -> Result<String, ConnectError> {
         match settings.endpoint {
-            Endpoint::Url => Ok(from_url(DATABASE.url, secrets)?.get_username().to_owned()),
+            Endpoint::Url => {
+                let (options, _) = from_url(DATABASE.url, secrets)?;
+                Ok(options.get_username().to_owned())
+            }
             Endpoint::Host { .. } => Ok(secrets.get(DATABASE.username)?.expose_secret().to_owned()),
         }
     }
@@ -163,7 +174,8 @@ impl Connect {
         files: &DatabaseFiles,
         secrets: &Secrets,
     ) -> Result<Self, ConnectError> {
-        let options = endpoint_options(endpoint, tls, files, secrets)?;
+        let (options, password) = endpoint_options(endpoint, tls, files, secrets)?;
+        let route = route(&options, &password, tls, files, secrets)?;
         if peer == Peer::Pooler && options.get_options().is_some() {
             return Err(ConnectError::Options {
                 file: files.url,
@@ -180,6 +192,7 @@ impl Connect {
             options,
             peer,
             settings: Vec::new(),
+            route: route.map(Arc::new),
         })
     }
 
@@ -210,6 +223,22 @@ impl Connect {
         }
     }
 
+    /// Options to connect with, and the gateway that they lead to, if one is needed. It must be kept
+    /// while connections are opened. Needs the async runtime.
+    pub(super) fn reach(&self) -> (PgConnectOptions, Option<Gateway>) {
+        let options = self.startup();
+        let Some(route) = &self.route else {
+            return (options, None);
+        };
+        match Gateway::start(route, options.clone()) {
+            Ok((gateway, options)) => (options, Some(gateway)),
+            Err(error) => {
+                tracing::warn!(%error, "the relay's own socket cannot be opened");
+                (options, None)
+            }
+        }
+    }
+
     /// Statement that begins a transaction, as one simple query.
     ///
     /// Behind a pooler it also sets the settings, because other clients use the same connection.
@@ -235,10 +264,10 @@ impl Connect {
     /// # Cancel safety
     /// Cancel safe: the server sees a connection that closes.
     pub async fn open(&self) -> Result<PgConnection, ConnectError> {
-        let startup = self.startup();
-        with_timeout(CONNECT_TIMEOUT, startup.connect())
+        let (options, gateway) = self.reach();
+        with_timeout(CONNECT_TIMEOUT, options.connect())
             .await
-            .map_err(|error| self.open_error(error))
+            .map_err(|error| self.open_error(cause(gateway.as_ref(), error)))
     }
 
     fn open_error(&self, error: sqlx::Error) -> ConnectError {
@@ -267,6 +296,14 @@ impl fmt::Display for Connect {
     }
 }
 
+/// Why a connection failed. Only the gateway knows, if there is one.
+pub(super) fn cause(gateway: Option<&Gateway>, error: sqlx::Error) -> sqlx::Error {
+    match gateway {
+        Some(gateway) => gateway.cause_of(error),
+        None => error,
+    }
+}
+
 /// Waits for an answer of the server, and fails when it takes longer than `limit`.
 ///
 /// # Errors
@@ -285,13 +322,65 @@ fn timed_out() -> sqlx::Error {
     io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
-/// Options with host, database, user and password.
+/// Route of a gateway; `None` if the client library can connect itself.
+fn route(
+    options: &PgConnectOptions,
+    password: &SecretString,
+    tls: &TlsSettings,
+    files: &DatabaseFiles,
+    secrets: &Secrets,
+) -> Result<Option<Route>, ConnectError> {
+    let is_raw = needs_raw_login(options.get_username(), password.expose_secret());
+    let ca = match tls.ca {
+        true => Some(secrets.ca_certificates(files.tls.ca)?),
+        false => None,
+    };
+    let ca = ca.as_ref().map_or("", |ca| ca.expose_secret());
+    let is_reached_by_file = options.get_host().starts_with('/');
+    if is_reached_by_file || !(is_raw || may_hold_server_certificate(ca)) {
+        return Ok(None);
+    }
+    Ok(Some(Route {
+        host: options.get_host().to_owned(),
+        port: options.get_port(),
+        tls: own_tls(tls, ca, files, secrets)?,
+        password: is_raw.then(|| password.clone()),
+    }))
+}
+
+/// TLS of a gateway; `None` for plaintext.
+fn own_tls(
+    tls: &TlsSettings,
+    ca: &str,
+    files: &DatabaseFiles,
+    secrets: &Secrets,
+) -> Result<Option<Arc<rustls::ClientConfig>>, ConnectError> {
+    if tls.mode == TlsMode::Disable {
+        return Ok(None);
+    }
+    let pair = match tls.client_certificate {
+        true => Some(secrets.client_certificate(&files.tls)?),
+        false => None,
+    };
+    let client = pair
+        .as_ref()
+        .map(|(certificate, key)| (certificate.expose_secret(), key.expose_secret()));
+    let mode = tls.mode;
+    let config = client_config(&TlsMaterial { mode, ca, client });
+    let config = config.map_err(|_| ConnectError::ClientCertificate {
+        file: files.tls.certificate,
+        location: secrets.location(files.tls.certificate),
+    })?;
+    Ok(Some(Arc::new(config)))
+}
+
+/// Options with host, database, user and password, and the password beside them.
 fn endpoint_options(
     endpoint: &Endpoint,
     tls: &TlsSettings,
     files: &DatabaseFiles,
     secrets: &Secrets,
-) -> Result<PgConnectOptions, ConnectError> {
+) -> Result<(PgConnectOptions, SecretString), ConnectError> {
     let Endpoint::Host { host, port, name } = endpoint else {
         return from_url(files.url, secrets);
     };
@@ -317,14 +406,17 @@ fn describe(endpoint: &Endpoint, user: &str) -> String {
     }
 }
 
-fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
+fn from_url(
+    file: SecretFile,
+    secrets: &Secrets,
+) -> Result<(PgConnectOptions, SecretString), ConnectError> {
     let text = secrets.get(file)?;
     let url = DatabaseUrl::parse(text.expose_secret()).map_err(|reason| ConnectError::Url {
         file,
         location: secrets.location(file),
         reason,
     })?;
-    Ok(url_options(&url))
+    Ok((url_options(&url), url.password().into()))
 }
 
 fn url_options(url: &DatabaseUrl) -> PgConnectOptions {
@@ -377,14 +469,14 @@ fn with_credentials(
     tls: &TlsSettings,
     files: &DatabaseFiles,
     secrets: &Secrets,
-) -> Result<PgConnectOptions, ConnectError> {
+) -> Result<(PgConnectOptions, SecretString), ConnectError> {
     let options = options.username(secrets.get(files.username)?.expose_secret());
-    match secrets.get(files.password) {
-        Ok(password) => Ok(options.password(password.expose_secret())),
+    let password = match secrets.get(files.password) {
         // A server may accept a client certificate without a password.
-        Err(SecretError::Missing { .. }) if tls.client_certificate => Ok(options.password("")),
-        Err(error) => Err(error.into()),
-    }
+        Err(SecretError::Missing { .. }) if tls.client_certificate => SecretString::default(),
+        password => password?,
+    };
+    Ok((options.password(password.expose_secret()), password))
 }
 
 fn ssl_mode(mode: TlsMode) -> PgSslMode {

@@ -26,7 +26,7 @@ use sqlx::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::outbox::{
-    connect::{Connect, Peer, Setting, with_timeout},
+    connect::{Connect, Gateway, Peer, Setting, cause, with_timeout},
     error::while_connecting,
 };
 
@@ -66,6 +66,8 @@ pub struct Connections {
     begin: SqlStr,
     /// Name of the database for people.
     database: Arc<str>,
+    /// Where the pool's connections lead to, if not to the server itself.
+    gateway: Option<Arc<Gateway>>,
 }
 
 /// Connections that are outside of the pool and not in use.
@@ -114,13 +116,15 @@ impl Connections {
             .max_connections(max)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false);
+        let (options, gateway) = connect.reach();
         Self {
-            pool: pool.connect_lazy_with(connect.startup()),
+            pool: pool.connect_lazy_with(options),
             permits: Arc::new(Semaphore::new(max as usize)),
             idle: IdleConnections::default(),
             peer: connect.peer(),
             begin: connect.begin(),
             database: connect.to_string().into(),
+            gateway: gateway.map(Arc::new),
         }
     }
 
@@ -233,13 +237,16 @@ impl Connections {
         }
         match self.pool.acquire().await {
             Ok(connection) => Ok(CheckedOut::new(connection)),
-            Err(error) => Err(while_connecting(&self.database, self.cause(error).await)),
+            Err(error) => {
+                let error = cause(self.gateway.as_deref(), self.last_cause(error).await);
+                Err(while_connecting(&self.database, error))
+            }
         }
     }
 
     /// Why the pool has no connection. It retries some errors until its time is over, and then only
     /// reports that. One more attempt without it shows the error.
-    async fn cause(&self, error: sqlx::Error) -> sqlx::Error {
+    async fn last_cause(&self, error: sqlx::Error) -> sqlx::Error {
         if !matches!(error, sqlx::Error::PoolTimedOut) {
             return error;
         }
