@@ -336,8 +336,10 @@ fn route(
         false => None,
     };
     let ca = ca.as_ref().map_or("", |ca| ca.expose_secret());
+    // The client library reads no certificate of version 1, even where it verifies nothing.
+    let is_own_tls = tls.mode == TlsMode::Require || may_hold_server_certificate(ca);
     let is_reached_by_file = options.get_host().starts_with('/');
-    if is_reached_by_file || !(is_raw || may_hold_server_certificate(ca)) {
+    if is_reached_by_file || !(is_raw || is_own_tls) {
         return Ok(None);
     }
     Ok(Some(Route {

@@ -12,6 +12,7 @@ use crate::{
         Connections, Pools, READER_OPTIONS, SchemaDrift, Store, check_drift,
         connect::Connect,
         schema::{LEVEL, check_schema},
+        with_lacking_rights,
     },
     relay::{
         RunOptions,
@@ -110,6 +111,16 @@ impl Connecting<'_> {
         let secrets = self.secrets.borrow_and_update().clone();
         self.migration.run_if_due(options).await?;
         let (store, schema_version) = log_in(options, &secrets).await?;
+        let begun = self.begin(store.clone(), schema_version).await;
+        match begun {
+            Ok(connected) => Ok(connected),
+            Err(problem) => Err(with_rights(options, &store, problem).await),
+        }
+    }
+
+    /// Checks the table, resumes the sequence if that is due, and registers a new instance.
+    async fn begin(&mut self, store: Store, schema_version: i64) -> Attempted {
+        let options = self.options;
         let advice = check_table(options, &store, schema_version).await?;
         let incarnation = resume_sequence(&store, self.status, self.memory).await?;
         // The lease counts from before the statement is sent, on this process's monotonic clock.
@@ -234,7 +245,15 @@ pub(super) async fn log_in(
         &options.settings.owner,
     )
     .await;
-    Ok((store, level.map_err(|error| error.problem())?))
+    match level {
+        Ok(level) => Ok((store, level)),
+        Err(error) => Err(with_rights(options, &store, error.problem()).await),
+    }
+}
+
+async fn with_rights(options: &RunOptions, store: &Store, problem: Problem) -> Problem {
+    let schema = &options.settings.database.schema;
+    with_lacking_rights(store.lease_connections(), schema, problem).await
 }
 
 /// A store whose connections are opened when they are first used.

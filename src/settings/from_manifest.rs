@@ -29,7 +29,7 @@ use crate::{
 pub enum InvalidSpec {
     /// The schema name is not valid.
     #[error("spec.database.schema: {0}")]
-    Schema(#[from] InvalidSchemaName),
+    Schema(InvalidSchemaName),
     /// A duration cannot be parsed.
     #[error("{field}: {error}")]
     Duration {
@@ -61,7 +61,7 @@ pub enum InvalidSpec {
     },
     /// `takeOverFrom` is not the name of an owner.
     #[error("spec.migration.takeOverFrom: {0}")]
-    TakeOverFrom(#[from] InvalidOwner),
+    TakeOverFrom(InvalidOwner),
     /// An entry of `adopt` cannot work.
     #[error("spec.migration.adopt, table '{table}': {reason}")]
     Adopt { table: String, reason: &'static str },
@@ -168,7 +168,7 @@ fn database(database: &Database) -> Result<DatabaseSettings, InvalidSpec> {
     Ok(DatabaseSettings {
         endpoint: endpoint(&database.connection(), "spec.database")?,
         tls: tls(&database.tls, "spec.database.tls")?,
-        schema: SchemaName::try_from(database.schema.clone())?,
+        schema: SchemaName::try_from(database.schema.clone()).map_err(InvalidSpec::Schema)?,
         max_connections: in_range(
             "spec.database.maxConnections",
             database.max_connections,
@@ -288,7 +288,9 @@ fn migration(spec: &OutboxRelaySpec) -> Result<MigrationSettings, InvalidSpec> {
         database: database.transpose()?,
         producers: migration.grants.producers.clone(),
         relays: migration.grants.relays.clone(),
-        take_over_from: take_over_from.transpose()?,
+        take_over_from: take_over_from
+            .transpose()
+            .map_err(InvalidSpec::TakeOverFrom)?,
         adopt: adopt(&migration.adopt)?,
     })
 }

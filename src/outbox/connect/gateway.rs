@@ -109,10 +109,11 @@ fn is_own_process(client: &UnixStream) -> bool {
 
 /// Serves one connection until one side closes it.
 async fn serve(mut client: UnixStream, route: Arc<Route>, failure: Failure) {
+    // The client sees that its connection closes, and asks for the cause.
+    let record = |error| *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     match open(&mut client, &route).await {
-        Ok(server) => forward(client, server).await,
-        // The client sees that its connection closes, and asks for the cause.
-        Err(error) => *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+        Ok(server) => forward(client, server, record).await,
+        Err(error) => record(error),
     }
 }
 
@@ -153,8 +154,9 @@ async fn connect(route: &Route) -> Result<Server, sqlx::Error> {
     }
 }
 
-/// Copies both directions until one of them ends.
-async fn forward(client: UnixStream, server: Server) {
+/// Copies both directions until one of them ends. With TLS 1.3 a server refuses a client's
+/// certificate after the handshake: such an error is recorded.
+async fn forward(client: UnixStream, server: Server, record: impl FnOnce(sqlx::Error)) {
     let (from_client, mut to_client) = client.into_split();
     let (from_server, mut to_server) = split(server);
     let mut from_client = BufReader::with_capacity(BUFFER_BYTES, from_client);
@@ -163,10 +165,19 @@ async fn forward(client: UnixStream, server: Server) {
         _ = copy_buf(&mut from_client, &mut to_server) => {
             to_server.shutdown().await.ok();
         }
-        _ = copy_buf(&mut from_server, &mut to_client) => {
+        copied = copy_buf(&mut from_server, &mut to_client) => {
+            if let Err(error) = copied && is_of_tls(&error) {
+                record(error.into());
+            }
             to_client.shutdown().await.ok();
         }
     }
+}
+
+fn is_of_tls(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 /// A message of the protocol: its kind, and all of its bytes.

@@ -45,7 +45,13 @@ pub enum InvalidUrl {
     Space,
     /// The host is wrong.
     #[error("has a wrong host or port: it {0}")]
-    Address(#[from] InvalidAddress),
+    Address(InvalidAddress),
+}
+
+impl From<InvalidAddress> for InvalidUrl {
+    fn from(error: InvalidAddress) -> Self {
+        Self::Address(error)
+    }
 }
 
 impl DatabaseUrl {

@@ -149,6 +149,9 @@ impl ServerCertVerifier for Trust {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if self.mode == TlsMode::Require {
+            return Ok(ServerCertVerified::assertion());
+        }
         if let Some(own) = self.equal(end_entity) {
             check_own(self.mode, own, end_entity, name, now)?;
             return Ok(ServerCertVerified::assertion());
@@ -182,10 +185,11 @@ impl ServerCertVerifier for Trust {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        match self.equal(certificate) {
-            // rustls does not read a certificate of version 1, but its key.
-            Some(own) => {
-                let key = SubjectPublicKeyInfoDer::from(own.public_key.as_slice());
+        let is_trusted = self.mode == TlsMode::Require || self.equal(certificate).is_some();
+        // rustls does not read a certificate of version 1, but its key.
+        match Certificate::read(certificate).filter(|_| is_trusted) {
+            Some(Certificate { public_key, .. }) => {
+                let key = SubjectPublicKeyInfoDer::from(public_key);
                 verify_tls13_signature_with_raw_key(message, &key, signed, algorithms)
             }
             None => verify_tls13_signature(message, certificate, signed, algorithms),
