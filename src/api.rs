@@ -8,6 +8,7 @@
     reason = "the expansion of KubeSchema repeats each struct inside a function"
 )]
 
+pub(crate) mod address;
 mod adopt;
 mod breaker;
 mod crd;

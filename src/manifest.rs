@@ -4,6 +4,7 @@
 //! Reading the file is IO.
 
 mod documents;
+mod rules;
 mod unknown_fields;
 
 use std::{
@@ -94,11 +95,26 @@ fn from_text(
         document,
         relay,
         embedded,
+        manifest,
     } = parse(text)?;
     let settings = RelaySettings::from_manifest(owner(&relay, cluster), &relay.spec)
         .map_err(|source| ManifestError::Spec { document, source })?;
+    check_rules(document, &manifest)?;
     let secrets = Secrets::manifest(projections(&relay.spec), embedded, folder);
     Ok((settings, secrets))
+}
+
+/// Checks what only the CRD's schema and its rules express.
+fn check_rules(document: usize, manifest: &serde_json::Value) -> Result<(), ManifestError> {
+    match rules::first_violation(manifest) {
+        Some((field, reason)) => Err(ManifestError::Field {
+            document,
+            kind: "OutboxRelay",
+            field,
+            reason,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn owner(relay: &OutboxRelay, cluster: &str) -> Owner {

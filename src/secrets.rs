@@ -37,8 +37,8 @@ pub enum SecretError {
         #[source]
         source: io::Error,
     },
-    /// The content is not UTF-8.
-    #[error("{location} is not UTF-8 text: correct it, or {}", manifest_field(*file))]
+    /// The content is not UTF-8, or contains NUL.
+    #[error("{location} is not UTF-8 text without NUL: correct it, or {}", manifest_field(*file))]
     NotText { file: SecretFile, location: String },
     /// The content is empty, apart from one newline.
     #[error("{location} is empty: fill it, or correct {}", manifest_field(*file))]
@@ -144,12 +144,13 @@ impl Secrets {
     /// Content of a file, without one newline at its end.
     ///
     /// # Errors
-    /// If the file is missing, cannot be read, is empty, or is not UTF-8.
+    /// If the file is missing, cannot be read, is empty, is not UTF-8, or contains NUL.
     pub fn get(&self, file: SecretFile) -> Result<SecretString, SecretError> {
         let location = self.location(file);
         match self.read(file)?.map(String::from_utf8) {
             None => Err(SecretError::Missing { file, location }),
             Some(Err(_)) => Err(SecretError::NotText { file, location }),
+            Some(Ok(text)) if text.contains('\0') => Err(SecretError::NotText { file, location }),
             Some(Ok(text)) => match without_newline(text) {
                 text if text.is_empty() => Err(SecretError::Empty { file, location }),
                 text => Ok(text.into()),

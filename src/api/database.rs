@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
+    address::HOST_PATTERN,
     adopt::AdoptedTable,
     references::{SecretKey, Tls, UserCredentials},
 };
@@ -35,9 +36,9 @@ macro_rules! connection {
         ))]
         $(#[$attribute])*
         pub struct $name {
-            /// Host name or IP address of the server.
+            /// Host name or IP address of the server. An IPv6 address may be in brackets.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schemars(length(min = 1, max = 253))]
+            #[schemars(length(min = 1, max = 253), regex(pattern = HOST_PATTERN))]
             pub host: Option<String>,
             /// TCP port of the server. Used with host. Default: 5432.
             #[serde(default = "default_port")]

@@ -6,18 +6,24 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::references::{Tls, password_key};
+use crate::api::{
+    address::HOST_PORT_PATTERN,
+    references::{Tls, password_key},
+};
 
 /// Kafka cluster that records are sent to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("!has(self.sasl) || self.sasl.mechanism != 'PLAIN' || self.tls.mode != \
-    'disable'", "sasl.mechanism PLAIN sends the password itself: set tls.mode to verify-full"))]
+#[x_kube(validation = (
+    "!has(self.sasl) || self.sasl.mechanism != 'PLAIN' || !(self.tls.mode in ['disable', \
+     'require'])",
+    "sasl.mechanism PLAIN sends the password itself: set tls.mode to verify-full"
+))]
 pub struct Kafka {
-    /// Bootstrap servers, 1 to 16, each as `host:port`.
+    /// Bootstrap servers, 1 to 16, each as `host:port`, with an IPv6 address in brackets.
     #[schemars(
         length(min = 1, max = 16),
-        inner(length(max = 261), regex(pattern = r"^[^,\s:]+:[0-9]{1,5}$"))
+        inner(length(max = 261), regex(pattern = HOST_PORT_PATTERN))
     )]
     pub bootstrap_servers: Vec<String>,
     /// TLS to the brokers.

@@ -66,6 +66,10 @@ pub enum TlsMode {
     /// Encrypted; only the certificate chain is verified, any host name is accepted.
     #[serde(rename = "verify-ca")]
     VerifyCa,
+    /// Encrypted, but nothing is verified: whoever answers at the address gets passwords and
+    /// payloads. The operator reports it in a Warning.
+    #[serde(rename = "require")]
+    Require,
     /// Plaintext: passwords and payloads can be read on the network. The operator reports it in a
     /// Warning.
     #[serde(rename = "disable")]
@@ -120,10 +124,14 @@ fn private_key_key() -> String {
     "self.mode != 'disable' || (!has(self.ca) && !has(self.clientCertSecretRef))",
     "mode disable leaves no use for ca and clientCertSecretRef: remove them or set mode verify-full"
 ))]
+#[x_kube(validation = (
+    "self.mode != 'require' || !has(self.ca)",
+    "mode require leaves no use for ca: remove it or set mode verify-full"
+))]
 pub struct Tls {
     /// How the server's certificate is verified; overrides `sslmode` of a URL. verify-full: chain
-    /// and host name. verify-ca: the chain only. disable: no TLS; passwords and payloads can be
-    /// read on the network. Default: verify-full.
+    /// and host name. verify-ca: the chain only. require: encrypted, but nothing is verified.
+    /// disable: no TLS; passwords and payloads can be read on the network. Default: verify-full.
     #[serde(default)]
     pub mode: TlsMode,
     /// CA that signed the server's certificate. If absent, the system's root certificates in the

@@ -69,6 +69,9 @@ fn set_tls(
     if let Some(algorithm) = host_name_check(tls.mode) {
         config.set("ssl.endpoint.identification.algorithm", algorithm);
     }
+    if tls.mode == TlsMode::Require {
+        config.set("enable.ssl.certificate.verification", "false");
+    }
     if tls.ca {
         let ca = secrets.ca_certificates(KAFKA.ca)?;
         config.set("ssl.ca.pem", ca.expose_secret());
@@ -86,7 +89,7 @@ fn set_tls(
 fn host_name_check(mode: TlsMode) -> Option<&'static str> {
     match mode {
         TlsMode::VerifyFull => Some("https"),
-        TlsMode::VerifyCa => Some("none"),
+        TlsMode::VerifyCa | TlsMode::Require => Some("none"),
         TlsMode::Disable => None,
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Parsed {
     pub(super) relay: OutboxRelay,
     /// Data of Secrets and ConfigMaps in the namespace of the relay.
     pub(super) embedded: EmbeddedData,
+    /// The relay's document as JSON, as an API server would get it.
+    pub(super) manifest: serde_json::Value,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +63,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
 #[derive(Default)]
 struct Documents {
     /// The relay, with the number of its document.
-    relay: Option<(usize, OutboxRelay)>,
+    relay: Option<(usize, OutboxRelay, serde_json::Value)>,
     secrets: Vec<SecretDocument>,
     config_maps: Vec<ConfigMapDocument>,
 }
@@ -76,11 +78,12 @@ impl Documents {
     }
 
     fn into_parsed(self) -> Result<Parsed, ManifestError> {
-        let (document, relay) = self.relay.ok_or(ManifestError::NoRelay)?;
+        let (document, relay, manifest) = self.relay.ok_or(ManifestError::NoRelay)?;
         Ok(Parsed {
             document,
             embedded: embedded_data(&relay, self.secrets, self.config_maps),
             relay,
+            manifest,
         })
     }
 
@@ -97,12 +100,13 @@ impl Documents {
 
     fn add_relay(&mut self, document: usize, value: Value) -> Result<(), ManifestError> {
         self.refuse_second_relay(document)?;
-        self.relay = Some((document, read_relay(document, value)?));
+        let manifest = as_json(document, &value)?;
+        self.relay = Some((document, read_relay(document, value)?, manifest));
         Ok(())
     }
 
     fn refuse_second_relay(&self, second: usize) -> Result<(), ManifestError> {
-        if let Some((first, _)) = self.relay {
+        if let Some((first, ..)) = self.relay {
             return Err(ManifestError::SeveralRelays { first, second });
         }
         Ok(())
@@ -206,6 +210,17 @@ fn check_version(document: usize, value: &Value) -> Result<(), ManifestError> {
 fn api_version(value: &Value) -> String {
     let version = value.get("apiVersion").and_then(Value::as_str);
     version.unwrap_or_default().to_owned()
+}
+
+/// The document as JSON. Some YAML has no such form, and no API server would get it.
+fn as_json(document: usize, value: &Value) -> Result<serde_json::Value, ManifestError> {
+    serde_json::to_value(value).map_err(|_| {
+        relay_error(
+            document,
+            "the document",
+            "has a name of a field that is not text: put it in quotes",
+        )
+    })
 }
 
 /// Checks that the CRD's schema has all fields of the document.

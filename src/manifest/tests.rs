@@ -220,3 +220,39 @@ fn a_broken_secret_is_named_without_its_value() {
         );
     }
 }
+
+#[test]
+fn no_message_says_the_same_twice() {
+    for (from, to, words) in [
+        (
+            "name: file_service",
+            "name: file_service, schema: Outbox",
+            "is not a valid schema name",
+        ),
+        (
+            "topics: [ {",
+            "migration: { takeOverFrom: files }\n  topics: [ {",
+            "is not an owner",
+        ),
+        (
+            "database:",
+            "pollInterval: 1 parsec\n  database:",
+            "pollInterval",
+        ),
+    ] {
+        let text = format!("{RELAY}---{SECRETS}").replacen(from, to, 1);
+        let error = from_text(&text, None, "local").err().expect("refused");
+        let report = format!("{:#}", anyhow::Error::from(error));
+        assert_eq!(report.matches(words).count(), 1, "{report}");
+    }
+}
+
+#[test]
+fn a_manifest_that_an_api_server_would_reject_is_rejected() {
+    let types: Vec<String> = (0..17).map(|number| format!("T{number}")).collect();
+    let refusal = refused("[ Uploaded ]", &format!("[ {} ]", types.join(", ")));
+    assert!(
+        refusal.contains("spec.topics[0].eventTypes: has 17 items, must have at most 16"),
+        "{refusal}"
+    );
+}

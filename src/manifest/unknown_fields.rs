@@ -19,7 +19,7 @@ pub(super) fn first(manifest: &Value) -> Option<(String, String)> {
 }
 
 /// JSON schema of an `OutboxRelay`.
-fn crd_schema() -> Option<Schema> {
+pub(super) fn crd_schema() -> Option<Schema> {
     let crd = OutboxRelay::crd();
     let schema = crd
         .spec

@@ -65,6 +65,7 @@ reasons! {
     ScaledToZero,
     ScalingOff,
     SecretsRead,
+    ServerUnverified,
     Settled,
     SomeRelaysAvailable,
     Stabilizing,

@@ -14,8 +14,8 @@ use sqlx::{
 
 use crate::{
     outbox::{
-        connect::{Connect, Setting, with_timeout},
-        error::DatabaseError,
+        connect::{Connect, Setting, cause, with_timeout},
+        error::{DatabaseError, while_connecting},
         ids::Lane,
         schema::statement,
     },
@@ -80,14 +80,17 @@ impl Bell {
     }
 
     async fn connect(connect: &Connect, schema: &SchemaName) -> Result<Self, sqlx::Error> {
-        let options = connect.clone().with(BELL_OPTIONS).startup();
+        let (options, gateway) = connect.clone().with(BELL_OPTIONS).reach();
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        let mut listener = PgListener::connect_with(&pool).await?;
+        let mut listener = PgListener::connect_with(&pool)
+            .await
+            .map_err(|error| cause(gateway.as_ref(), error))
+            .map_err(|error| while_connecting(&connect.to_string(), error))?;
         listener.eager_reconnect(false);
         listener.ignore_pool_close_event(true);
         Ok(Self {

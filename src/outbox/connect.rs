@@ -1,7 +1,10 @@
 //! Settings and secrets -> options of connections to PostgreSQL, with TLS and timeouts. Reading
 //! secrets and opening a connection are IO.
 
-use std::{fmt, io, str::FromStr, time::Duration};
+mod gateway;
+mod url;
+
+use std::{fmt, io, str::FromStr, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
@@ -11,7 +14,8 @@ use sqlx::{
 use tokio::time::timeout;
 
 use crate::{
-    outbox::error::DatabaseError,
+    api::address::{Host, HostPort},
+    outbox::error::{DatabaseError, Phase, classify_in},
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets, manifest_field},
     settings::{
@@ -19,6 +23,11 @@ use crate::{
         TlsMode, TlsSettings,
     },
 };
+
+pub(super) use gateway::Gateway;
+use gateway::{Route, TlsMaterial, client_config, may_hold_server_certificate, needs_raw_login};
+use url::DatabaseUrl;
+pub use url::InvalidUrl;
 
 /// Longest wait for one new connection, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,12 +55,19 @@ const MIGRATION_TIMEOUTS: &[Setting] = &[
 pub enum ConnectError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("{location} is not a URL of the form postgres://user:password@host:port/database: \
-        correct the value that {} refers to", manifest_field(*file))]
-    Url { file: SecretFile, location: String },
+    #[error("the URL in {location} {reason}; correct the value that {} refers to",
+        manifest_field(*file))]
+    Url {
+        file: SecretFile,
+        location: String,
+        reason: InvalidUrl,
+    },
     #[error("{location} has the parameter 'options', which poolers refuse: remove it from the \
         value that {} refers to", manifest_field(*file))]
     Options { file: SecretFile, location: String },
+    #[error("the client certificate in {location} cannot be used with its key; correct the Secret \
+        that {} refers to", manifest_field(*file))]
+    ClientCertificate { file: SecretFile, location: String },
     #[error("cannot connect to {database}")]
     Open {
         database: String,
@@ -66,7 +82,7 @@ impl ConnectError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Secret(error) => error.problem(),
-            Self::Url { .. } | Self::Options { .. } => {
+            Self::Url { .. } | Self::Options { .. } | Self::ClientCertificate { .. } => {
                 Problem::new(ProblemClass::SecretInvalid, self.to_string())
             }
             Self::Open { source, .. } => Problem::new(source.class, format!("{self}: {source}")),
@@ -103,6 +119,8 @@ pub struct Connect {
     peer: Peer,
     /// Server settings of each session, or of each transaction behind a pooler.
     settings: Vec<Setting>,
+    /// Route of a gateway; absent if the client library can connect itself.
+    route: Option<Arc<Route>>,
 }
 
 impl Connect {
@@ -136,7 +154,10 @@ impl Connect {
         secrets: &Secrets,
     ) -> Result<String, ConnectError> {
         match settings.endpoint {
-            Endpoint::Url => Ok(from_url(DATABASE.url, secrets)?.get_username().to_owned()),
+            Endpoint::Url => {
+                let (options, _) = from_url(DATABASE.url, secrets)?;
+                Ok(options.get_username().to_owned())
+            }
             Endpoint::Host { .. } => Ok(secrets.get(DATABASE.username)?.expose_secret().to_owned()),
         }
     }
@@ -153,7 +174,8 @@ impl Connect {
         files: &DatabaseFiles,
         secrets: &Secrets,
     ) -> Result<Self, ConnectError> {
-        let options = endpoint_options(endpoint, tls, files, secrets)?;
+        let (options, password) = endpoint_options(endpoint, tls, files, secrets)?;
+        let route = route(&options, &password, tls, files, secrets)?;
         if peer == Peer::Pooler && options.get_options().is_some() {
             return Err(ConnectError::Options {
                 file: files.url,
@@ -166,10 +188,11 @@ impl Connect {
             .application_name("outbox-relay")
             .disable_statement_logging();
         Ok(Self {
+            database: describe(endpoint, options.get_username()),
             options,
-            database: describe(endpoint),
             peer,
             settings: Vec::new(),
+            route: route.map(Arc::new),
         })
     }
 
@@ -200,6 +223,22 @@ impl Connect {
         }
     }
 
+    /// Options to connect with, and the gateway that they lead to, if one is needed. It must be kept
+    /// while connections are opened. Needs the async runtime.
+    pub(super) fn reach(&self) -> (PgConnectOptions, Option<Gateway>) {
+        let options = self.startup();
+        let Some(route) = &self.route else {
+            return (options, None);
+        };
+        match Gateway::start(route, options.clone()) {
+            Ok((gateway, options)) => (options, Some(gateway)),
+            Err(error) => {
+                tracing::warn!(%error, "the relay's own socket cannot be opened");
+                (options, None)
+            }
+        }
+    }
+
     /// Statement that begins a transaction, as one simple query.
     ///
     /// Behind a pooler it also sets the settings, because other clients use the same connection.
@@ -225,16 +264,16 @@ impl Connect {
     /// # Cancel safety
     /// Cancel safe: the server sees a connection that closes.
     pub async fn open(&self) -> Result<PgConnection, ConnectError> {
-        let startup = self.startup();
-        with_timeout(CONNECT_TIMEOUT, startup.connect())
+        let (options, gateway) = self.reach();
+        with_timeout(CONNECT_TIMEOUT, options.connect())
             .await
-            .map_err(|error| self.open_error(error))
+            .map_err(|error| self.open_error(cause(gateway.as_ref(), error)))
     }
 
     fn open_error(&self, error: sqlx::Error) -> ConnectError {
         ConnectError::Open {
             database: self.database.clone(),
-            source: error.into(),
+            source: classify_in(Phase::Connecting, &error),
         }
     }
 
@@ -257,6 +296,14 @@ impl fmt::Display for Connect {
     }
 }
 
+/// Why a connection failed. Only the gateway knows, if there is one.
+pub(super) fn cause(gateway: Option<&Gateway>, error: sqlx::Error) -> sqlx::Error {
+    match gateway {
+        Some(gateway) => gateway.cause_of(error),
+        None => error,
+    }
+}
+
 /// Waits for an answer of the server, and fails when it takes longer than `limit`.
 ///
 /// # Errors
@@ -275,96 +322,148 @@ fn timed_out() -> sqlx::Error {
     io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
-/// Options with host, database, user and password.
+/// Route of a gateway; `None` if the client library can connect itself.
+fn route(
+    options: &PgConnectOptions,
+    password: &SecretString,
+    tls: &TlsSettings,
+    files: &DatabaseFiles,
+    secrets: &Secrets,
+) -> Result<Option<Route>, ConnectError> {
+    let is_raw = needs_raw_login(options.get_username(), password.expose_secret());
+    let ca = match tls.ca {
+        true => Some(secrets.ca_certificates(files.tls.ca)?),
+        false => None,
+    };
+    let ca = ca.as_ref().map_or("", |ca| ca.expose_secret());
+    // The client library reads no certificate of version 1, even where it verifies nothing.
+    let is_own_tls = tls.mode == TlsMode::Require || may_hold_server_certificate(ca);
+    let is_reached_by_file = options.get_host().starts_with('/');
+    if is_reached_by_file || !(is_raw || is_own_tls) {
+        return Ok(None);
+    }
+    Ok(Some(Route {
+        host: options.get_host().to_owned(),
+        port: options.get_port(),
+        tls: own_tls(tls, ca, files, secrets)?,
+        password: is_raw.then(|| password.clone()),
+    }))
+}
+
+/// TLS of a gateway; `None` for plaintext.
+fn own_tls(
+    tls: &TlsSettings,
+    ca: &str,
+    files: &DatabaseFiles,
+    secrets: &Secrets,
+) -> Result<Option<Arc<rustls::ClientConfig>>, ConnectError> {
+    if tls.mode == TlsMode::Disable {
+        return Ok(None);
+    }
+    let pair = match tls.client_certificate {
+        true => Some(secrets.client_certificate(&files.tls)?),
+        false => None,
+    };
+    let client = pair
+        .as_ref()
+        .map(|(certificate, key)| (certificate.expose_secret(), key.expose_secret()));
+    let mode = tls.mode;
+    let config = client_config(&TlsMaterial { mode, ca, client });
+    let config = config.map_err(|_| ConnectError::ClientCertificate {
+        file: files.tls.certificate,
+        location: secrets.location(files.tls.certificate),
+    })?;
+    Ok(Some(Arc::new(config)))
+}
+
+/// Options with host, database, user and password, and the password beside them.
 fn endpoint_options(
     endpoint: &Endpoint,
     tls: &TlsSettings,
     files: &DatabaseFiles,
     secrets: &Secrets,
-) -> Result<PgConnectOptions, ConnectError> {
+) -> Result<(PgConnectOptions, SecretString), ConnectError> {
     let Endpoint::Host { host, port, name } = endpoint else {
         return from_url(files.url, secrets);
     };
+    let parsed = host.parse::<Host>();
     let options = PgConnectOptions::new_without_pgpass()
-        .host(host)
+        .host(parsed.as_ref().map_or(host, Host::as_str))
         .port(*port)
         .database(name);
     with_credentials(options, tls, files, secrets)
 }
 
-/// Name of the database for people.
-fn describe(endpoint: &Endpoint) -> String {
+/// Name of the database for people, with the user that logs in. What a URL contains is secret.
+fn describe(endpoint: &Endpoint, user: &str) -> String {
     match endpoint {
         Endpoint::Url => "the database of the URL".to_owned(),
-        Endpoint::Host { host, port, name } => format!("database '{name}' at '{host}:{port}'"),
+        Endpoint::Host { host, port, name } => {
+            let address = match host.parse() {
+                Ok(host) => HostPort::new(host, *port).to_string(),
+                Err(_) => format!("{host}:{port}"),
+            };
+            format!("database '{name}' at '{address}' as user '{user}'")
+        }
     }
 }
 
-fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
-    parse_url(secrets.get(file)?.expose_secret()).ok_or_else(|| ConnectError::Url {
+fn from_url(
+    file: SecretFile,
+    secrets: &Secrets,
+) -> Result<(PgConnectOptions, SecretString), ConnectError> {
+    let text = secrets.get(file)?;
+    let url = DatabaseUrl::parse(text.expose_secret()).map_err(|reason| ConnectError::Url {
         file,
         location: secrets.location(file),
-    })
+        reason,
+    })?;
+    Ok((url_options(&url), url.password().into()))
 }
 
-/// Options of a URL; `None` if it cannot be parsed. The parser's own error is dropped: it can quote
-/// the URL, password included.
-fn parse_url(url: &str) -> Option<PgConnectOptions> {
-    let url = with_known_parameters(url);
-    let url = url.expose_secret();
-    let options = PgConnectOptions::from_str(url).ok()?;
-    has_postgres_scheme(url).then_some(options)
-}
-
-fn has_postgres_scheme(url: &str) -> bool {
-    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    matches!(scheme, Some("postgres" | "postgresql"))
-}
-
-/// Parameters of a URL that sqlx knows.
-const KNOWN_PARAMETERS: &[&str] = &[
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "options",
-];
-
-/// Removes all parameters from a URL that sqlx does not know: sqlx would log them, values included.
-///
-/// Also adds an empty password to a URL that has none. Otherwise sqlx would look for one in the
-/// file `.pgpass` of the user that runs this program.
-fn with_known_parameters(url: &str) -> SecretString {
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut parameters: Vec<&str> = query.split('&').filter(|pair| is_known(pair)).collect();
-    let in_query = parameters.iter().any(|pair| pair.starts_with("password="));
-    if !in_query && !user_part(base).contains(':') {
-        parameters.push("password=");
+fn url_options(url: &DatabaseUrl) -> PgConnectOptions {
+    let mut options = session_options(url).password(url.password());
+    if let Some(user) = &url.user {
+        options = options.username(user);
     }
-    format!("{base}?{}", parameters.join("&")).into()
+    if let Some(host) = &url.host {
+        options = options.host(host.as_str());
+    }
+    if let Some(port) = url.port {
+        options = options.port(port);
+    }
+    if let Some(database) = &url.database {
+        options = options.database(database);
+    }
+    with_files(options, url)
 }
 
-/// Whether sqlx knows a parameter, given as `name=value`.
-fn is_known(pair: &str) -> bool {
-    let name = pair.split('=').next().unwrap_or_default();
-    KNOWN_PARAMETERS.contains(&name)
+/// Options with parameter `options` of a URL, which the client library takes from URLs only.
+fn session_options(url: &DatabaseUrl) -> PgConnectOptions {
+    let default = PgConnectOptions::new_without_pgpass();
+    let Some(options) = &url.options else {
+        return default;
+    };
+    let encoded: String = options.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    // The empty password keeps the library from looking for one in a file.
+    PgConnectOptions::from_str(&format!(
+        "postgres://localhost/?options={encoded}&password="
+    ))
+    .map_or(default.clone(), |options| options.host(default.get_host()))
 }
 
-/// `user:password` of a URL without its query; empty when there is no user.
-fn user_part(base: &str) -> &str {
-    let (user, _) = authority(base).rsplit_once('@').unwrap_or_default();
-    user
-}
-
-/// `user:password@host:port` of a URL without its query.
-fn authority(base: &str) -> &str {
-    let after_scheme = base.split_once("://").map_or("", |(_, after)| after);
-    after_scheme.split('/').next().unwrap_or_default()
+/// Adds the files that parameters of a URL refer to. Secrets of the manifest override them.
+fn with_files(mut options: PgConnectOptions, url: &DatabaseUrl) -> PgConnectOptions {
+    if let Some(file) = &url.ca_file {
+        options = options.ssl_root_cert(file);
+    }
+    if let Some(file) = &url.certificate_file {
+        options = options.ssl_client_cert(file);
+    }
+    if let Some(file) = &url.key_file {
+        options = options.ssl_client_key(file);
+    }
+    options
 }
 
 fn with_credentials(
@@ -372,20 +471,21 @@ fn with_credentials(
     tls: &TlsSettings,
     files: &DatabaseFiles,
     secrets: &Secrets,
-) -> Result<PgConnectOptions, ConnectError> {
+) -> Result<(PgConnectOptions, SecretString), ConnectError> {
     let options = options.username(secrets.get(files.username)?.expose_secret());
-    match secrets.get(files.password) {
-        Ok(password) => Ok(options.password(password.expose_secret())),
+    let password = match secrets.get(files.password) {
         // A server may accept a client certificate without a password.
-        Err(SecretError::Missing { .. }) if tls.client_certificate => Ok(options.password("")),
-        Err(error) => Err(error.into()),
-    }
+        Err(SecretError::Missing { .. }) if tls.client_certificate => SecretString::default(),
+        password => password?,
+    };
+    Ok((options.password(password.expose_secret()), password))
 }
 
 fn ssl_mode(mode: TlsMode) -> PgSslMode {
     match mode {
         TlsMode::VerifyFull => PgSslMode::VerifyFull,
         TlsMode::VerifyCa => PgSslMode::VerifyCa,
+        TlsMode::Require => PgSslMode::Require,
         TlsMode::Disable => PgSslMode::Disable,
     }
 }

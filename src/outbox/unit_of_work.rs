@@ -19,19 +19,25 @@ use std::{
 
 use futures::{TryStreamExt, stream::BoxStream};
 use sqlx::{
-    Executor, PgConnection, Postgres, SqlSafeStr, SqlStr,
+    ConnectOptions, Executor, PgConnection, Postgres, SqlSafeStr, SqlStr,
     pool::PoolConnection,
     postgres::{PgArguments, PgPool, PgPoolOptions, PgRow},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::outbox::connect::{Connect, Peer, Setting, with_timeout};
+use crate::outbox::{
+    connect::{Connect, Gateway, Peer, Setting, cause, with_timeout},
+    error::while_connecting,
+};
 
 /// Statement with its arguments.
 pub type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
 /// Longest wait for a permit, and again for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for an attempt to connect that shows why the pool could not.
+const CAUSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Longest time that a connection stays outside of the pool.
 ///
@@ -58,6 +64,10 @@ pub struct Connections {
     peer: Peer,
     /// Statement that begins a transaction.
     begin: SqlStr,
+    /// Name of the database for people.
+    database: Arc<str>,
+    /// Where the pool's connections lead to, if not to the server itself.
+    gateway: Option<Arc<Gateway>>,
 }
 
 /// Connections that are outside of the pool and not in use.
@@ -106,12 +116,15 @@ impl Connections {
             .max_connections(max)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false);
+        let (options, gateway) = connect.reach();
         Self {
-            pool: pool.connect_lazy_with(connect.startup()),
+            pool: pool.connect_lazy_with(options),
             permits: Arc::new(Semaphore::new(max as usize)),
             idle: IdleConnections::default(),
             peer: connect.peer(),
             begin: connect.begin(),
+            database: connect.to_string().into(),
+            gateway: gateway.map(Arc::new),
         }
     }
 
@@ -222,7 +235,26 @@ impl Connections {
         if let Some(checked_out) = self.idle.pop() {
             return Ok(checked_out);
         }
-        Ok(CheckedOut::new(self.pool.acquire().await?))
+        match self.pool.acquire().await {
+            Ok(connection) => Ok(CheckedOut::new(connection)),
+            Err(error) => {
+                let error = cause(self.gateway.as_deref(), self.last_cause(error).await);
+                Err(while_connecting(&self.database, error))
+            }
+        }
+    }
+
+    /// Why the pool has no connection. It retries some errors until its time is over, and then only
+    /// reports that. One more attempt without it shows the error.
+    async fn last_cause(&self, error: sqlx::Error) -> sqlx::Error {
+        if !matches!(error, sqlx::Error::PoolTimedOut) {
+            return error;
+        }
+        let options = self.pool.connect_options();
+        match with_timeout(CAUSE_TIMEOUT, options.connect()).await {
+            Ok(_) => error,
+            Err(cause) => cause,
+        }
     }
 }
 

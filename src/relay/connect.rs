@@ -10,7 +10,10 @@ use uuid::Uuid;
 use crate::{
     outbox::{
         Connections, Pools, READER_OPTIONS, SchemaDrift, Store, UnsupportedProduct, check_product,
-        connect::Connect, expected_facts, fetch_facts, judge_drift, schema::check_schema,
+        connect::Connect,
+        expected_facts, fetch_facts, judge_drift,
+        schema::{LEVEL, check_schema},
+        with_lacking_rights,
     },
     relay::{
         RunOptions,
@@ -109,7 +112,17 @@ impl Connecting<'_> {
         let secrets = self.secrets.borrow_and_update().clone();
         self.migration.run_if_due(options).await?;
         let (store, schema_version) = log_in(options, &secrets).await?;
-        let advice = check_schema_facts(options, &store).await?;
+        let begun = self.begin(store.clone(), schema_version).await;
+        match begun {
+            Ok(connected) => Ok(connected),
+            Err(problem) => Err(with_rights(options, &store, problem).await),
+        }
+    }
+
+    /// Checks the table, resumes the sequence if that is due, and registers a new instance.
+    async fn begin(&mut self, store: Store, schema_version: i64) -> Attempted {
+        let options = self.options;
+        let advice = check_schema_facts(options, &store, schema_version).await?;
         let incarnation = resume_sequence(&store, self.status, self.memory).await?;
         // The lease counts from before the statement is sent, on this process's monotonic clock.
         let leased_at = Instant::now();
@@ -159,8 +172,15 @@ async fn register(store: &Store, pod: &str, incarnation: Uuid) -> Result<Registr
     })
 }
 
-/// Compares the schema with what the migrations made.
-async fn check_schema_facts(options: &RunOptions, store: &Store) -> Result<Vec<Problem>, Problem> {
+/// Compares the schema with what the migrations made. Another level has other functions.
+async fn check_schema_facts(
+    options: &RunOptions,
+    store: &Store,
+    schema_version: i64,
+) -> Result<Vec<Problem>, Problem> {
+    if schema_version != LEVEL {
+        return Ok(vec![]);
+    }
     let schema = &options.settings.database.schema;
     let found = fetch_facts(store.lease_connections(), schema)
         .await
@@ -232,7 +252,15 @@ pub(super) async fn log_in(
         &options.settings.owner,
     )
     .await;
-    Ok((store, level.map_err(|error| error.problem())?))
+    match level {
+        Ok(level) => Ok((store, level)),
+        Err(error) => Err(with_rights(options, &store, error.problem()).await),
+    }
+}
+
+async fn with_rights(options: &RunOptions, store: &Store, problem: Problem) -> Problem {
+    let schema = &options.settings.database.schema;
+    with_lacking_rights(store.lease_connections(), schema, problem).await
 }
 
 /// A store whose connections are opened when they are first used.

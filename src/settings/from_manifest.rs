@@ -12,6 +12,7 @@ use crate::{
     api::{
         AdoptExpressions, AdoptPreset, AdoptedTable, Breaker, CertificateSource, Database,
         DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode, Topic,
+        address::{Host, HostPort, InvalidAddress},
         parse_duration,
     },
     settings::{
@@ -28,7 +29,7 @@ use crate::{
 pub enum InvalidSpec {
     /// The schema name is not valid.
     #[error("spec.database.schema: {0}")]
-    Schema(#[from] InvalidSchemaName),
+    Schema(InvalidSchemaName),
     /// A duration cannot be parsed.
     #[error("{field}: {error}")]
     Duration {
@@ -60,10 +61,23 @@ pub enum InvalidSpec {
     },
     /// `takeOverFrom` is not the name of an owner.
     #[error("spec.migration.takeOverFrom: {0}")]
-    TakeOverFrom(#[from] InvalidOwner),
+    TakeOverFrom(InvalidOwner),
     /// An entry of `adopt` cannot work.
     #[error("spec.migration.adopt, table '{table}': {reason}")]
     Adopt { table: String, reason: &'static str },
+    /// A host cannot be one.
+    #[error("{field}.host: '{host}' {error}")]
+    Host {
+        field: &'static str,
+        host: String,
+        error: InvalidAddress,
+    },
+    /// An entry of the bootstrap servers is no address.
+    #[error("spec.kafka.bootstrapServers: '{address}' {error}")]
+    BootstrapServer {
+        address: String,
+        error: InvalidAddress,
+    },
     /// The list of bootstrap servers is empty.
     #[error("spec.kafka.bootstrapServers: add at least one host:port")]
     NoBootstrapServer,
@@ -76,13 +90,15 @@ pub enum InvalidSpec {
          mode verify-full"
     )]
     TlsDisabled { field: &'static str },
+    /// TLS verifies nothing, but a CA is set.
+    #[error("{field}: ca has no effect with mode require; remove it or set mode verify-full")]
+    TlsUnverified { field: &'static str },
     /// The source of a CA certificate is missing, or there are two.
     #[error("{field}.ca: set exactly one of secretRef and configMapRef")]
     CertificateSource { field: &'static str },
-    /// SASL PLAIN would send the password unencrypted.
+    /// SASL PLAIN would send the password unencrypted, or to a server that is not verified.
     #[error(
-        "spec.kafka.sasl: PLAIN would send the password unencrypted; set spec.kafka.tls.mode to \
-         verify-full"
+        "spec.kafka.sasl: PLAIN sends the password itself; set spec.kafka.tls.mode to verify-full"
     )]
     PlainWithoutTls,
     /// A field of `spec.scaling` is out of range.
@@ -152,7 +168,7 @@ fn database(database: &Database) -> Result<DatabaseSettings, InvalidSpec> {
     Ok(DatabaseSettings {
         endpoint: endpoint(&database.connection(), "spec.database")?,
         tls: tls(&database.tls, "spec.database.tls")?,
-        schema: SchemaName::try_from(database.schema.clone())?,
+        schema: SchemaName::try_from(database.schema.clone()).map_err(InvalidSpec::Schema)?,
         max_connections: in_range(
             "spec.database.maxConnections",
             database.max_connections,
@@ -210,7 +226,7 @@ fn endpoint(connection: &DatabaseConnection, field: &'static str) -> Result<Endp
     ) {
         (Some(_), None, None, None) => Ok(Endpoint::Url),
         (None, Some(host), Some(name), Some(_)) => Ok(Endpoint::Host {
-            host: host.clone(),
+            host: host_name(host, field)?,
             port: port(connection.port, field)?,
             name: name.clone(),
         }),
@@ -218,19 +234,36 @@ fn endpoint(connection: &DatabaseConnection, field: &'static str) -> Result<Endp
     }
 }
 
+fn host_name(text: &str, field: &'static str) -> Result<String, InvalidSpec> {
+    match text.parse::<Host>() {
+        Ok(host) => Ok(host.as_str().to_owned()),
+        Err(error) => Err(InvalidSpec::Host {
+            field,
+            host: text.to_owned(),
+            error,
+        }),
+    }
+}
+
 fn port(value: i32, field: &'static str) -> Result<u16, InvalidSpec> {
-    u16::try_from(value).map_err(|_| InvalidSpec::Range {
-        field,
-        min: 1,
-        max: 65535,
-        value,
-    })
+    match u16::try_from(value) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(InvalidSpec::Range {
+            field,
+            min: 1,
+            max: 65535,
+            value,
+        }),
+    }
 }
 
 fn tls(tls: &Tls, field: &'static str) -> Result<TlsSettings, InvalidSpec> {
     let has_certificates = tls.ca.is_some() || tls.client_cert_secret_ref.is_some();
     if tls.mode == TlsMode::Disable && has_certificates {
         return Err(InvalidSpec::TlsDisabled { field });
+    }
+    if tls.mode == TlsMode::Require && tls.ca.is_some() {
+        return Err(InvalidSpec::TlsUnverified { field });
     }
     if tls.ca.as_ref().is_some_and(|ca| !has_one_source(ca)) {
         return Err(InvalidSpec::CertificateSource { field });
@@ -255,7 +288,9 @@ fn migration(spec: &OutboxRelaySpec) -> Result<MigrationSettings, InvalidSpec> {
         database: database.transpose()?,
         producers: migration.grants.producers.clone(),
         relays: migration.grants.relays.clone(),
-        take_over_from: take_over_from.transpose()?,
+        take_over_from: take_over_from
+            .transpose()
+            .map_err(InvalidSpec::TakeOverFrom)?,
         adopt: adopt(&migration.adopt)?,
     })
 }
@@ -343,15 +378,27 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
         mechanism: sasl.mechanism,
         username: sasl.username.clone(),
     });
-    if kafka.tls.mode == TlsMode::Disable && sasl.as_ref().is_some_and(sends_password) {
+    let is_unverified = matches!(kafka.tls.mode, TlsMode::Disable | TlsMode::Require);
+    if is_unverified && sasl.as_ref().is_some_and(sends_password) {
         return Err(InvalidSpec::PlainWithoutTls);
     }
     Ok(KafkaSettings {
-        bootstrap_servers: kafka.bootstrap_servers.clone(),
+        bootstrap_servers: bootstrap_servers(&kafka.bootstrap_servers)?,
         tls: tls(&kafka.tls, "spec.kafka.tls")?,
         sasl,
         properties: kafka.properties.clone(),
     })
+}
+
+fn bootstrap_servers(servers: &[String]) -> Result<Vec<String>, InvalidSpec> {
+    let address = |text: &String| match text.parse::<HostPort>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(error) => Err(InvalidSpec::BootstrapServer {
+            address: text.clone(),
+            error,
+        }),
+    };
+    servers.iter().map(address).collect()
 }
 
 fn check_properties(kafka: &Kafka) -> Result<(), InvalidSpec> {
@@ -361,7 +408,7 @@ fn check_properties(kafka: &Kafka) -> Result<(), InvalidSpec> {
     }
 }
 
-/// Whether the mechanism sends the password itself, so that it needs TLS.
+/// Whether the mechanism sends the password itself, so that it needs TLS to a verified server.
 fn sends_password(sasl: &SaslSettings) -> bool {
     sasl.mechanism == SaslMechanism::Plain
 }

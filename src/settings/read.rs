@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::settings::{KafkaSettings, RelaySettings, TopicSettings, first_property_error};
+use crate::{
+    api::address::HostPort,
+    settings::{KafkaSettings, RelaySettings, TopicSettings, first_property_error},
+};
 
 /// Why settings cannot be read, or cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,8 +84,11 @@ fn broken_server_rule(servers: &[String]) -> Option<&'static str> {
     if servers.is_empty() {
         return Some("must contain at least one host:port");
     }
-    let has_empty = servers.iter().any(String::is_empty);
-    has_empty.then_some("contains an empty text, must be host:port")
+    let is_wrong = |server: &String| server.parse::<HostPort>().is_err();
+    servers
+        .iter()
+        .any(is_wrong)
+        .then_some("contains a text that is not host:port, with a port from 1 to 65535")
 }
 
 fn broken_topic_rule(topics: &[TopicSettings]) -> Option<&'static str> {

@@ -275,7 +275,7 @@ mod tests {
     #[track_caller]
     fn check(database: &str, kafka: &str) {
         let text = format!(
-            "{{ database: {{ {database} }}, kafka: {{ bootstrapServers: [b], {kafka} }}, \
+            "{{ database: {{ {database} }}, kafka: {{ bootstrapServers: ['b:1'], {kafka} }}, \
              topics: [{{ name: t }}] }}"
         );
         let spec: OutboxRelaySpec = serde_yaml::from_str(&text).expect("a spec");

@@ -39,6 +39,18 @@ fn check_without_api_server(change: &dyn Fn(&mut Value)) -> Result<(), String> {
         .map_err(|errors| errors.to_string())
 }
 
+/// Reads a changed manifest from a file, as `run --manifest` does.
+fn read_from_file(change: &dyn Fn(&mut Value)) -> Result<(), String> {
+    let mut relay = manifest();
+    change(&mut relay);
+    let file = std::env::temp_dir().join(format!("it_rules_{}.yaml", uuid::Uuid::new_v4()));
+    std::fs::write(&file, serde_yaml::to_string(&relay).expect("YAML")).expect("written");
+    let read = outbox_relay::manifest::load(&file, None, "local");
+    std::fs::remove_file(&file).expect("removed");
+    read.map(|_| ())
+        .map_err(|error| format!("{error}: {:?}", std::error::Error::source(&error)))
+}
+
 fn schema() -> Value {
     let crd: Value = serde_yaml::from_str(&custom_resource_definition()).expect("YAML");
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
@@ -71,6 +83,11 @@ async fn accepts(changes: &[Change]) {
             Ok(()),
             "change {number}, without the server"
         );
+        assert_eq!(
+            read_from_file(change),
+            Ok(()),
+            "change {number}, from a file"
+        );
     }
 }
 
@@ -84,6 +101,9 @@ async fn refuses(changes: &[(Change, &str)]) {
             refusal.contains(words),
             "change {number}: '{words}' is not in: {refusal}"
         );
+        read_from_file(change).expect_err(&format!(
+            "change {number} should be refused in a file, too: {words}"
+        ));
         if is_of_a_rule(words, &schema()) {
             let refusal = check_without_api_server(change).expect_err(&format!(
                 "change {number} should be refused without the server, too: {words}"
@@ -415,6 +435,17 @@ async fn the_count_cannot_be_changed_while_it_is_not_used() {
 }
 
 #[tokio::test]
+async fn addresses_may_be_of_ipv6() {
+    accepts(&[
+        &|r| r["spec"]["kafka"]["bootstrapServers"] = json!(["[::1]:9092", "k:65535"]),
+        &|r| r["spec"]["database"]["host"] = json!("[::1]"),
+        &|r| r["spec"]["database"]["host"] = json!("fd00::1"),
+        &|r| r["spec"]["database"]["tls"] = json!({"mode": "require"}),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn plaintext_excludes_settings_that_need_tls() {
     accepts(&[
         &|r| r["spec"]["kafka"]["tls"] = json!({"mode": "disable"}),
@@ -511,6 +542,33 @@ async fn kafka_properties_are_accepted_unless_they_weaken_the_promises() {
         (
             &|r| r["spec"]["kafka"]["bootstrapServers"] = json!(["kafka"]),
             "spec.kafka.bootstrapServers[0]",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["bootstrapServers"] = json!(["kafka:99999"]),
+            "spec.kafka.bootstrapServers[0]",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["bootstrapServers"] = json!(["a:1,b:2"]),
+            "spec.kafka.bootstrapServers[0]",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["bootstrapServers"] = json!(["::1:9092"]),
+            "spec.kafka.bootstrapServers[0]",
+        ),
+        (
+            &|r| r["spec"]["database"]["host"] = json!("a,b"),
+            "spec.database.host",
+        ),
+        (
+            &|r| r["spec"]["database"]["host"] = json!("postgres://h"),
+            "spec.database.host",
+        ),
+        (
+            &|r| {
+                let ca = json!({"secretRef": {"name": "n", "key": "k"}});
+                r["spec"]["database"]["tls"] = json!({"mode": "require", "ca": ca});
+            },
+            "mode require leaves no use for ca",
         ),
         (
             &|r| r["spec"]["kafka"]["tls"] = json!({"mode": "none"}),

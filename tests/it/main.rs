@@ -25,6 +25,7 @@ mod cli_parked;
 mod cli_relay;
 mod command_line;
 mod connecting;
+mod connecting_causes;
 mod contract;
 mod crd_rules;
 mod dashboards;

@@ -47,6 +47,8 @@ pub(crate) struct ValidatedRelay {
     pub relay_files: Vec<Projection>,
     /// Connections without TLS, for a Warning.
     pub plaintext: Vec<&'static str>,
+    /// Connections with TLS to a server that is not verified, for a Warning.
+    pub unverified: Vec<&'static str>,
 }
 
 /// Number of relays that the manifest asks for.
@@ -145,7 +147,8 @@ pub(crate) fn validate_relay(
         pod_monitor: spec.monitoring.pod_monitor && !installation.relays_monitored,
         allowed_namespaces: allowed_namespaces(spec, installation),
         relay_files: relay_projections(spec),
-        plaintext: plaintext(spec),
+        plaintext: sides_with(TlsMode::Disable, spec),
+        unverified: sides_with(TlsMode::Require, spec),
         identity,
     })
 }
@@ -291,7 +294,8 @@ fn reference(projection: &Projection) -> [&str; 4] {
     }
 }
 
-fn plaintext(spec: &OutboxRelaySpec) -> Vec<&'static str> {
+/// Connections whose `tls.mode` is this one.
+fn sides_with(wanted: TlsMode, spec: &OutboxRelaySpec) -> Vec<&'static str> {
     let own = spec.migration.database.as_ref();
     let sides = [
         ("spec.database", spec.database.tls.mode),
@@ -303,7 +307,7 @@ fn plaintext(spec: &OutboxRelaySpec) -> Vec<&'static str> {
     ];
     sides
         .into_iter()
-        .filter(|(_, mode)| *mode == TlsMode::Disable)
+        .filter(|(_, mode)| *mode == wanted)
         .map(|(side, _)| side)
         .collect()
 }
@@ -452,20 +456,26 @@ mod tests {
     }
 
     #[test]
-    fn plaintext_is_found_on_each_side() {
-        let plain = relay_with(|r| {
-            r.spec.database.tls = Tls {
-                mode: TlsMode::Disable,
-                ..Tls::default()
-            };
-            r.spec.kafka.tls.mode = TlsMode::Disable;
-        });
-        assert_eq!(
-            validate_relay(&plain, &installation())
-                .expect("valid")
-                .plaintext,
-            ["spec.database", "spec.kafka"]
-        );
+    fn plaintext_and_unverified_servers_are_found_on_each_side() {
+        let both = ["spec.database", "spec.kafka"];
+        for (mode, plaintext, unverified) in [
+            (TlsMode::Disable, &both[..], &[][..]),
+            (TlsMode::Require, &[], &both),
+            (TlsMode::VerifyCa, &[], &[]),
+        ] {
+            let relay = relay_with(|r| {
+                r.spec.database.tls = Tls {
+                    mode,
+                    ..Tls::default()
+                };
+                r.spec.kafka.tls.mode = mode;
+            });
+            let valid = validate_relay(&relay, &installation()).expect("valid");
+            assert_eq!(
+                (&valid.plaintext[..], &valid.unverified[..]),
+                (plaintext, unverified)
+            );
+        }
     }
 
     #[test]

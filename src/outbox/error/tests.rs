@@ -1,4 +1,4 @@
-use std::{borrow::Cow, error::Error, fmt};
+use std::{borrow::Cow, error::Error, fmt, io};
 
 use sqlx::error::ErrorKind;
 
@@ -69,6 +69,9 @@ fn each_answer_of_the_server_has_its_class() {
         ("53100", ProblemClass::DatabaseFull),
         ("08P01", ProblemClass::Unreachable),
         ("XX000", ProblemClass::DatabaseError),
+        ("25P04", ProblemClass::DatabaseError),
+        ("57P04", ProblemClass::DatabaseMissing),
+        ("57P05", ProblemClass::Unreachable),
     ];
     for (code, class) in expected {
         assert_eq!(answer(code).class, class, "{code}");
@@ -114,9 +117,21 @@ fn what_a_pooler_says_is_told_apart_by_its_words() {
 }
 
 #[test]
+fn an_error_of_connecting_is_told_as_such_with_the_database() {
+    let source = sqlx::Error::from(Answer("42704", WORDS));
+    let fault = classify(&while_connecting("database 'files'", source));
+    assert_eq!(fault.class, ProblemClass::InvalidSettings);
+    let text = fault.to_string();
+    assert!(
+        text.starts_with("cannot connect to database 'files': ") && !text.contains("role does"),
+        "{text}"
+    );
+}
+
+#[test]
 fn an_unknown_answer_keeps_its_code_and_loses_its_words() {
-    let fault = answer("23514");
-    assert!(fault.to_string().contains("23514"), "{fault}");
+    let fault = answer("23001");
+    assert!(fault.to_string().contains("23001"), "{fault}");
     assert!(!format!("{fault:?}").contains("hunter2"), "{fault:?}");
 }
 

@@ -31,6 +31,69 @@ pub(crate) fn expired_server() -> Pair {
     issue("localhost", "ca", -1)
 }
 
+/// How a certificate of a test's own is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Form {
+    pub(crate) common_name: &'static str,
+    /// Extensions; empty for a certificate of version 1.
+    pub(crate) extensions: &'static str,
+    pub(crate) days: i32,
+}
+
+/// Extensions that `openssl req -x509` adds.
+pub(crate) const OF_OPENSSL: &str = "basicConstraints=critical,CA:TRUE\n\
+    subjectKeyIdentifier=hash\n";
+/// Extensions of a server's certificate without a name.
+pub(crate) const NAMELESS: &str = "basicConstraints=CA:FALSE\n";
+
+/// A certificate that is signed with its own key, or by `authority`.
+pub(crate) fn form(form: Form, authority: Option<&Pair>) -> Pair {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("it_{}_form_{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("created");
+    let path = |file: &str| folder.join(file);
+    std::fs::write(path("extensions"), form.extensions).expect("written");
+    let subject = format!("/CN={}", form.common_name);
+    openssl(
+        Command::new("openssl")
+            .args([
+                "req", "-new", "-nodes", "-newkey", "rsa:2048", "-subj", &subject,
+            ])
+            .arg("-keyout")
+            .arg(path("key"))
+            .arg("-out")
+            .arg(path("request")),
+    );
+    let mut sign = Command::new("openssl");
+    sign.args(["x509", "-req", "-days", &form.days.to_string(), "-in"])
+        .arg(path("request"))
+        .arg("-out")
+        .arg(path("certificate"));
+    if !form.extensions.is_empty() {
+        sign.arg("-extfile").arg(path("extensions"));
+    }
+    match authority {
+        None => sign.arg("-signkey").arg(path("key")),
+        Some(authority) => {
+            std::fs::write(path("ca"), &authority.certificate).expect("written");
+            std::fs::write(path("ca.key"), &authority.key).expect("written");
+            sign.arg("-CA")
+                .arg(path("ca"))
+                .arg("-CAkey")
+                .arg(path("ca.key"))
+                .arg("-CAcreateserial")
+        }
+    };
+    openssl(&mut sign);
+    let read = |file: &str| std::fs::read_to_string(path(file)).expect("made");
+    let pair = Pair {
+        certificate: read("certificate"),
+        key: read("key"),
+    };
+    std::fs::remove_dir_all(&folder).ok();
+    pair
+}
+
 fn issue(common_name: &str, authority: &str, days: i32) -> Pair {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder =

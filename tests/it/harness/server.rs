@@ -3,8 +3,9 @@
 
 use std::{
     ffi::OsStr,
+    fs::Permissions,
     os::unix::{
-        fs::{MetadataExt, chown},
+        fs::{MetadataExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{relay::until, rig::rig};
+use super::{certificates::Pair, relay::until, rig::rig};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -102,6 +103,24 @@ impl Server {
     /// A connection of the superuser to database `postgres`.
     pub(crate) async fn connect(&self) -> sqlx::PgConnection {
         self.admin().connect().await.expect("the server")
+    }
+
+    /// Starts the server again with this certificate. It refuses connections without TLS.
+    pub(crate) async fn serve_tls(&mut self, pair: &Pair) {
+        self.down("INT").await;
+        let data = self.folder.join("data");
+        let write = |name: &str, content: &str, mode| {
+            let path = data.join(name);
+            std::fs::write(&path, content).expect("written");
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("restricted");
+            let owner = std::fs::metadata(&data).expect("the folder");
+            chown(&path, Some(owner.uid()), Some(owner.gid())).expect("given away");
+        };
+        write("server.crt", &pair.certificate, 0o644);
+        write("server.key", &pair.key, 0o600);
+        write("postgresql.auto.conf", "ssl = on\n", 0o600);
+        write("pg_hba.conf", "hostssl all all all trust\n", 0o600);
+        self.up().await;
     }
 
     /// Starts the server and waits until it accepts connections.

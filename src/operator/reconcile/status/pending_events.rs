@@ -144,6 +144,7 @@ fn planned(
         !context.paused && context.previous.observed_generation != context.identity.generation;
     if is_new_spec {
         all.extend(plaintext(&plan.desired.relay.plaintext));
+        all.extend(unverified(&plan.desired.relay.unverified));
     }
     let before = find(&context.previous.conditions, ConditionType::SchemaReady);
     if before.is_none_or(|before| before.state != State::True) {
@@ -203,4 +204,16 @@ fn plaintext(sides: &[&str]) -> Option<PendingEvent> {
         sides.join(" and ")
     );
     Some(PendingEvent::warning(Reason::PlaintextTraffic, note))
+}
+
+fn unverified(sides: &[&str]) -> Option<PendingEvent> {
+    if sides.is_empty() {
+        return None;
+    }
+    let note = format!(
+        "tls.mode is require in {}: no certificate is verified, so whoever answers at the address \
+         gets passwords and payloads.",
+        sides.join(" and ")
+    );
+    Some(PendingEvent::warning(Reason::ServerUnverified, note))
 }

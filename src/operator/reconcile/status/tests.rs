@@ -1006,6 +1006,15 @@ fn plaintext_gets_an_event_with_each_new_spec_and_reset_replicas_each_time() {
 }
 
 #[test]
+fn a_server_that_is_not_verified_gets_an_event() {
+    let case = Case::with(|case| case.desired.relay.unverified = vec!["spec.kafka"]);
+    assert!(
+        case.event_reasons()
+            .contains(&"ServerUnverified".to_owned())
+    );
+}
+
+#[test]
 fn when_nothing_can_be_read_the_previous_conditions_stay() {
     let previous = running().status();
     let identity = Identity {
