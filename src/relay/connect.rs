@@ -10,9 +10,7 @@ use uuid::Uuid;
 use crate::{
     outbox::{
         Connections, Pools, READER_OPTIONS, SchemaDrift, Store, UnsupportedProduct, check_product,
-        connect::Connect,
-        expected_facts, fetch_facts, judge_drift,
-        schema::{LEVEL, check_schema},
+        connect::Connect, expected_facts, fetch_facts, judge_drift, schema::check_schema,
         with_lacking_rights,
     },
     relay::{
@@ -122,7 +120,7 @@ impl Connecting<'_> {
     /// Checks the table, resumes the sequence if that is due, and registers a new instance.
     async fn begin(&mut self, store: Store, schema_version: i64) -> Attempted {
         let options = self.options;
-        let advice = check_schema_facts(options, &store, schema_version).await?;
+        let advice = check_schema_facts(options, &store).await?;
         let incarnation = resume_sequence(&store, self.status, self.memory).await?;
         // The lease counts from before the statement is sent, on this process's monotonic clock.
         let leased_at = Instant::now();
@@ -172,15 +170,8 @@ async fn register(store: &Store, pod: &str, incarnation: Uuid) -> Result<Registr
     })
 }
 
-/// Compares the schema with what the migrations made. Another level has other functions.
-async fn check_schema_facts(
-    options: &RunOptions,
-    store: &Store,
-    schema_version: i64,
-) -> Result<Vec<Problem>, Problem> {
-    if schema_version != LEVEL {
-        return Ok(vec![]);
-    }
+/// Compares the schema with what the migrations made.
+async fn check_schema_facts(options: &RunOptions, store: &Store) -> Result<Vec<Problem>, Problem> {
     let schema = &options.settings.database.schema;
     let found = fetch_facts(store.lease_connections(), schema)
         .await

@@ -10,9 +10,7 @@ use std::{
 use outbox_relay::{
     outbox::{
         Connections, FetchFilter, FetchRequest, Lane, LaneRead, Pools, READER_OPTIONS, RowId,
-        SettleRow, Statement, Store, WantedRow,
-        connect::Connect,
-        row_sql::TextReading,
+        SettleRow, Statement, Store, WantedRow, connect::Connect, row_sql::TextReading,
         schema::check_schema,
     },
     report::ProblemClass,
