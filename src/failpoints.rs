@@ -32,6 +32,8 @@ pub enum Bug {
     SecondRecordEarly,
     /// Kafka clients are kept when the wall clock is set back.
     ClockUnnoticed,
+    /// A changed schema is not noticed. For bugs that are planted in the database.
+    SchemaUnchecked,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -94,7 +94,10 @@ async fn run_once(
     );
     let planted = match control.map(|control| control.bug) {
         Some(PlantedBug::Relay(bug)) => vec!["--planted-bug".to_owned(), bug.to_owned()],
-        _ => vec![],
+        Some(PlantedBug::Database(_)) => {
+            vec!["--planted-bug".to_owned(), "schema-unchecked".to_owned()]
+        }
+        None => vec![],
     };
     let testbed = Testbed::create(&Options {
         root: &arguments.root,
