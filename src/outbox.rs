@@ -5,6 +5,7 @@ pub mod adopt;
 mod bell;
 pub mod connect;
 mod ctid;
+mod database_clock;
 pub mod error;
 mod ids;
 pub mod migrate;
@@ -18,8 +19,9 @@ mod unit_of_work;
 
 pub use bell::Bell;
 pub use ctid::Ctid;
+pub use database_clock::DatabaseClock;
 pub use ids::{Lane, RowId, RowIdentity};
-pub use row::{Fetched, OutboxRow, SequenceState};
+pub use row::{FetchMoment, Fetched, OutboxRow, SequenceState};
 pub use row_text::RowText;
 pub use schema_drift::{SchemaDrift, check_drift};
 pub use snapshot::{ParseSnapshotError, Snapshot};

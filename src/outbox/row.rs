@@ -1,10 +1,13 @@
 //! A row of table `event` as the relay reads it, and its decoding. Pure.
 
+use std::time::Instant;
+
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::outbox::{
     ctid::Ctid,
+    database_clock::DatabaseClock,
     ids::{Lane, RowId, RowIdentity},
     row_text::{OwnedRowText, RowText},
     snapshot::{ParseSnapshotError, Snapshot},
@@ -113,6 +116,15 @@ pub struct SequenceState {
     pub position: RowId,
 }
 
+/// State of the database at the moment of a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchMoment {
+    /// State of the sequence.
+    pub sequence: SequenceState,
+    /// The database's clock.
+    pub clock: DatabaseClock,
+}
+
 /// Result of one fetch.
 #[derive(Clone, PartialEq)]
 pub struct Fetched {
@@ -152,9 +164,10 @@ impl From<sqlx::Error> for DecodeError {
 }
 
 /// Decodes the rows of a fetch one by one. One of them describes the statement itself.
-#[derive(Default)]
 pub(super) struct Decoder {
-    statement: Option<(SequenceState, Snapshot)>,
+    /// When the statement was sent.
+    sent: Instant,
+    statement: Option<(FetchMoment, Snapshot)>,
     rows: Vec<OutboxRow>,
     scanned: Vec<(Lane, RowId)>,
     /// Sum of the payloads so far, in bytes.
@@ -162,15 +175,32 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes the next row.
+    /// Decodes the answer to a statement that is sent at `sent`.
+    pub(super) fn new(sent: Instant) -> Self {
+        Self {
+            sent,
+            statement: None,
+            rows: Vec::new(),
+            scanned: Vec::new(),
+            payload_bytes: 0,
+        }
+    }
+
+    /// Decodes the next row, which has just been received: `now` is asked for the time if that
+    /// matters.
     ///
     /// # Errors
     /// Returns an error when a column does not have the type or form that the schema gives it.
-    pub(super) fn push(&mut self, row: &PgRow) -> Result<(), DecodeError> {
+    pub(super) fn push(
+        &mut self,
+        row: &PgRow,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<(), DecodeError> {
         match row.try_get::<Option<&str>, _>(0)? {
             Some(text) => {
                 let snapshot = Snapshot::parse(text).map_err(DecodeError::Snapshot)?;
-                self.statement = Some((decode_sequence(row)?, snapshot));
+                let moment = decode_moment(row, self.sent, now())?;
+                self.statement = Some((moment, snapshot));
             }
             None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => {
                 self.scanned.push((lane(row)?, row.try_get(2)?));
@@ -193,10 +223,10 @@ impl Decoder {
     ///
     /// # Errors
     /// Returns an error when the row that describes the statement is missing.
-    pub(super) fn finish(self) -> Result<(SequenceState, Fetched), DecodeError> {
-        let (sequence, snapshot) = self.statement.ok_or(DecodeError::NoSnapshot)?;
+    pub(super) fn finish(self) -> Result<(FetchMoment, Fetched), DecodeError> {
+        let (moment, snapshot) = self.statement.ok_or(DecodeError::NoSnapshot)?;
         Ok((
-            sequence,
+            moment,
             Fetched {
                 snapshot,
                 rows: self.rows,
@@ -206,10 +236,18 @@ impl Decoder {
     }
 }
 
-fn decode_sequence(row: &PgRow) -> Result<SequenceState, DecodeError> {
-    Ok(SequenceState {
-        position: row.try_get(2)?,
-        incarnation: row.try_get(3)?,
+/// Decodes the row of a fetch that describes the statement itself.
+fn decode_moment(
+    row: &PgRow,
+    sent: Instant,
+    received: Instant,
+) -> Result<FetchMoment, DecodeError> {
+    Ok(FetchMoment {
+        sequence: SequenceState {
+            position: row.try_get(2)?,
+            incarnation: row.try_get(3)?,
+        },
+        clock: DatabaseClock::new(timestamp_us(row, 11)?, sent, received),
     })
 }
 
@@ -260,7 +298,10 @@ fn jsonb_text(row: &PgRow, column: usize) -> Result<&str, DecodeError> {
 
 /// Microseconds since 1970 of a timestamptz column. PostgreSQL's binary format is microseconds
 /// since 2000.
-fn timestamp_us(row: &PgRow, column: usize) -> Result<i64, DecodeError> {
+///
+/// # Errors
+/// Returns an error when the column has another type.
+pub(super) fn timestamp_us(row: &PgRow, column: usize) -> Result<i64, DecodeError> {
     const YEAR_2000_US: i64 = 946_684_800_000_000;
     let value = row.try_get_raw(column)?;
     let bytes = value.as_bytes().map_err(|_| DecodeError::Value)?;

@@ -2,6 +2,7 @@
 //! what to do is decided in [`super::core`]. Each step of the loop is a file below.
 
 mod brokers;
+mod clocks;
 mod fetch;
 mod lease_round;
 mod periodic_reads;
@@ -32,6 +33,7 @@ use crate::{
         core::{Core, in_flight::Budget, routing::Routes, sequence_check::SequenceMemory},
         credentials::{Credentials, Side},
         session::{
+            clocks::Clocks,
             producers::Producers,
             reporter::Reporter,
             ringing::BellLine,
@@ -77,6 +79,7 @@ pub(super) struct Session<'a> {
     tasks: Tasks,
     line: BellLine,
     timers: Timers,
+    clocks: Clocks,
     reporter: Reporter<'a>,
     /// Set once the session takes no new rows.
     shutdown: Option<Shutdown>,
@@ -120,6 +123,7 @@ impl<'a> Session<'a> {
         process.metadata.request_now();
         Self {
             core,
+            clocks: Clocks::new(connected.clock),
             record_source: record_source(&options.settings.owner),
             process,
             store: connected.store,

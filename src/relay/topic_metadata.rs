@@ -73,6 +73,7 @@ pub(super) struct TopicMetadataWatch {
     thread: Thread,
     clock: Clock,
     batch_limits: Option<BatchLimits>,
+    limits: LimitsByTopic,
 }
 
 /// One thread that requests metadata. It ends once its receiver is dropped.
@@ -125,6 +126,7 @@ impl TopicMetadataWatch {
             thread,
             clock: Clock::new(SystemTime::now(), Instant::now()),
             batch_limits: None,
+            limits: LimitsByTopic::default(),
         }
     }
 
@@ -174,6 +176,7 @@ impl TopicMetadataWatch {
     pub(super) async fn next(&mut self) -> Option<TopicMetadata> {
         let metadata = self.thread.metadata.recv().await?;
         self.batch_limits = Some(BatchLimits::for_topics(&metadata.limits));
+        self.limits.clone_from(&metadata.limits);
         Some(metadata)
     }
 
@@ -181,6 +184,11 @@ impl TopicMetadataWatch {
     /// first metadata.
     pub(super) fn batch_limits(&self) -> Option<BatchLimits> {
         self.batch_limits
+    }
+
+    /// Greatest age that the timestamp of a record of a topic may have when it is sent.
+    pub(super) fn timestamp_age_max(&self, topic: TopicIndex) -> Duration {
+        self.limits.timestamp_age_max(topic.index())
     }
 
     /// Requests a round at once. Limits are part of it, but at most every 10 s.

@@ -1,13 +1,13 @@
 //! Reading rows: fetches, gap scans and the backlog. IO.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{collections::BTreeMap, ops::ControlFlow, time::Instant};
 
 use sqlx::{SqlStr, postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::outbox::{
     ids::{Lane, RowId, RowIdentity},
-    row::{Decoder, Fetched, SequenceState},
+    row::{Decoder, FetchMoment, Fetched},
     store::{
         BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, LaneRead, Operation,
         ParkedRows, Store, StoreError, StoreErrorSource, column, count, failed, row, rows, tuple,
@@ -17,8 +17,8 @@ use crate::outbox::{
 };
 
 impl Store {
-    /// Reads the rows above the position of each lane, with the snapshot that saw them and the
-    /// state of the sequence at that moment.
+    /// Reads the rows above the position of each lane, with the snapshot that saw them, and the
+    /// sequence and the clock of the database at that moment.
     ///
     /// # Errors
     /// Returns an error when the database fails, or its answer cannot be decoded.
@@ -28,7 +28,7 @@ impl Store {
     pub async fn fetch(
         &self,
         request: &FetchRequest,
-    ) -> Result<(SequenceState, Fetched), StoreError> {
+    ) -> Result<(FetchMoment, Fetched), StoreError> {
         if request.small
             && request.filter.is_none()
             && let Some(fetched) = self.fetch_small(request).await?
@@ -45,9 +45,9 @@ impl Store {
         fetch: Statement<'_>,
         bytes_max: i64,
     ) -> Result<(ControlFlow<()>, Decoder), StoreError> {
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::new(Instant::now());
         let on_row = |row: &PgRow| -> Result<_, StoreErrorSource> {
-            decoder.push(row)?;
+            decoder.push(row, Instant::now)?;
             if decoder.payload_bytes() > bytes_max {
                 return Ok(ControlFlow::Break(()));
             }
@@ -80,7 +80,7 @@ impl Store {
     async fn fetch_small(
         &self,
         request: &FetchRequest,
-    ) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
+    ) -> Result<Option<(FetchMoment, Fetched)>, StoreError> {
         let fetch = bind_reads(&self.statements.fetch_small, &request.lanes);
         let bytes_max = request.lanes.iter().map(|read| read.bytes_max).sum();
         let (end, decoder) = self.read(fetch, bytes_max).await?;
