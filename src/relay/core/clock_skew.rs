@@ -27,7 +27,8 @@ pub struct ClockSkew {
 impl ClockSkew {
     /// Compares the node's clock, which shows `node_us` (microseconds since 1970) at `now`.
     pub fn on_node(&mut self, node_us: i64, database: DatabaseClock, now: Instant) {
-        self.node = apart(node_us, database.at(now), database.latest_at(now));
+        let apart = apart(node_us, database.at(now), database.latest_at(now));
+        self.node = apart.map(|ahead| steady(self.node, ahead));
     }
 
     /// Compares a broker's clock, which showed `broker_ms` (milliseconds since 1970) when it wrote
@@ -41,7 +42,8 @@ impl ClockSkew {
     ) {
         let broker_us = broker_ms.saturating_mul(1000);
         if let Some(ahead) = apart(broker_us, database.at(sent), database.latest_at(now)) {
-            self.brokers = Some((ahead, now));
+            let before = self.brokers.map(|(before, _)| before);
+            self.brokers = Some((steady(before, ahead), now));
         }
     }
 
@@ -74,6 +76,14 @@ fn apart(us: i64, earliest_us: i64, latest_us: i64) -> Option<AheadUs> {
     } else {
         None
     }
+}
+
+/// The distance that was measured before if the new one differs by a minute at most: no two
+/// measurements are equal, and a problem whose text changes is logged again.
+fn steady(before: Option<AheadUs>, ahead: AheadUs) -> AheadUs {
+    before
+        .filter(|before| before.abs_diff(ahead) <= TOLERATED_US.unsigned_abs())
+        .unwrap_or(ahead)
 }
 
 #[cfg(test)]
@@ -116,6 +126,10 @@ mod tests {
         assert_eq!(skew.brokers(at(61)), None);
         skew.on_node(1_100 * S, database, at(3));
         assert_eq!(skew.node(), Some(97 * S));
+        skew.on_node(1_130 * S, database, at(3));
+        assert_eq!(skew.node(), Some(97 * S), "about as before");
+        skew.on_node(1_170 * S, database, at(3));
+        assert_eq!(skew.node(), Some(167 * S));
         skew.on_node(1_003 * S, database, at(3));
         assert_eq!(skew.node(), None);
     }

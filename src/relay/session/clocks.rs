@@ -76,7 +76,7 @@ fn brokers_problem(ahead_us: i64) -> Problem {
 
 /// A distance between two clocks, in a text that does not change each second.
 fn in_words(ahead_us: i64) -> String {
-    let minutes = ahead_us.unsigned_abs() / 60_000_000;
+    let minutes = (ahead_us.unsigned_abs() + 30_000_000) / 60_000_000;
     let distance = match minutes {
         0..120 => format!("{minutes} min"),
         120..2880 => format!("{} h", minutes / 60),
@@ -98,7 +98,7 @@ mod tests {
             (61 * S, "1 min ahead of"),
             (-3605 * S, "60 min behind"),
             (7200 * S, "2 h ahead of"),
-            (-86_400 * S, "24 h behind"),
+            (-86_400 * S + 1, "24 h behind"),
             (172_800 * S, "2 days ahead of"),
             (i64::MIN, "106751991 days behind"),
         ] {
