@@ -17,7 +17,8 @@ pub enum DeliveryError {
     /// [`Producer::send`]: crate::kafka::Producer::send
     Cluster(ProblemClass),
     /// One topic fails: it is missing, not authorized, was deleted and created again, or its
-    /// brokers reject the time of a record. Set by [`classify`]. The topic is paused for a while and then tried again; other topics continue.
+    /// brokers reject the time of a record. Set by [`classify`]. The topic is paused for a while
+    /// and then tried again; other topics continue.
     Topic(ProblemClass),
     /// The record itself is rejected, or the batch that it is part of. Set by [`classify`], and by
     /// the relay for headers that no record can carry. Its rows become candidates: each is probed

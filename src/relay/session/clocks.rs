@@ -58,8 +58,8 @@ fn unix_time_us(time: SystemTime) -> i64 {
 
 fn node_problem(ahead_us: i64) -> Problem {
     let message = format!(
-        "the clock of this relay's node is {} the database's: rows are published all the same, with \
-         the database's time, but certificates are judged by it: correct it",
+        "the clock of this relay's node is {} the database's: rows are published all the same, \
+         with the database's time, but certificates are judged by it: correct it",
         in_words(ahead_us)
     );
     Problem::new(ProblemClass::ClockSkew, message).as_advice()
