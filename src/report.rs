@@ -91,6 +91,9 @@ pub struct Problem {
     /// Whether this is about a secret that cannot be used, while the last good one is still in use.
     #[serde(default)]
     pub last_good_used: bool,
+    /// Whether nothing waits because of it, although problems of its class can stop a topic.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub advice: bool,
     /// Time since when there is a problem of this class, RFC 3339; absent in reports of an older
     /// relay or a migration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,6 +111,7 @@ impl Problem {
             class,
             message: cut(message.into()),
             last_good_used: false,
+            advice: false,
             since: None,
         }
     }
@@ -118,6 +122,15 @@ impl Problem {
     pub fn with_last_good_used(self) -> Self {
         Self {
             last_good_used: true,
+            ..self
+        }
+    }
+
+    /// Marks the problem as one that stops nothing.
+    #[must_use]
+    pub fn as_advice(self) -> Self {
+        Self {
+            advice: true,
             ..self
         }
     }
@@ -199,6 +212,9 @@ pub enum ProblemClass {
     TopicUnderReplicated,
     /// Records of a topic are not acknowledged while later ones of others are.
     TopicStalled,
+    /// The clocks of the database, of a relay's node or of brokers are more than a minute apart, or
+    /// the brokers of a topic reject the present time of the database.
+    ClockSkew,
     /// A quota of the brokers holds requests back: rows are published more slowly.
     KafkaThrottled,
     /// A topic got more partitions: the order of a key does not hold across that moment.

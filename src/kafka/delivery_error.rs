@@ -16,8 +16,9 @@ pub enum DeliveryError {
     ///
     /// [`Producer::send`]: crate::kafka::Producer::send
     Cluster(ProblemClass),
-    /// One topic fails: it is missing, not authorized, or was deleted and created again. Set by
-    /// [`classify`]. The topic is paused for a while and then tried again; other topics continue.
+    /// One topic fails: it is missing, not authorized, was deleted and created again, or its
+    /// brokers reject the time of a record. Set by [`classify`]. The topic is paused for a while
+    /// and then tried again; other topics continue.
     Topic(ProblemClass),
     /// The record itself is rejected, or the batch that it is part of. Set by [`classify`], and by
     /// the relay for headers that no record can carry. Its rows become candidates: each is probed
@@ -75,13 +76,14 @@ pub fn classify(code: Code) -> DeliveryError {
         | Code::BrokerDestroy => DeliveryError::Topic(Class::TopicMissing),
         Code::TopicAuthorizationFailed => DeliveryError::Topic(Class::TopicNotAuthorized),
         Code::InvalidTopic | Code::PolicyViolation => DeliveryError::Topic(Class::KafkaError),
+        // The relay chooses the timestamp, so no row is at fault.
+        Code::InvalidTimestamp => DeliveryError::Topic(Class::ClockSkew),
         Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => {
             DeliveryError::Record(Class::RecordTooLarge)
         }
-        Code::InvalidMessage
-        | Code::InvalidTimestamp
-        | Code::InvalidRecord
-        | Code::InvalidArgument => DeliveryError::Record(Class::RecordRejected),
+        Code::InvalidMessage | Code::InvalidRecord | Code::InvalidArgument => {
+            DeliveryError::Record(Class::RecordRejected)
+        }
         Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
             DeliveryError::Cluster(Class::KafkaAuthenticationFailed)
         }

@@ -16,7 +16,7 @@ use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
     error::KafkaError,
-    message::{DeliveryResult, Message, OwnedHeaders},
+    message::{BorrowedMessage, DeliveryResult, Message, OwnedHeaders, Timestamp},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
     types::RDKafkaErrorCode,
 };
@@ -53,25 +53,41 @@ pub struct Record<'a> {
     /// `None` is a record without a value.
     pub payload: Option<&'a [u8]>,
     pub headers: OwnedHeaders,
-    /// In ms since 1970. `None` is the time of sending.
-    pub timestamp_ms: Option<i64>,
+    /// In ms since 1970; not 0, which librdkafka replaces with the time of the node's clock.
+    pub timestamp_ms: i64,
 }
 
 impl<'a> Record<'a> {
     fn into_base_record(self, slot: usize) -> BaseRecord<'a, str, [u8], usize> {
         let mut record = BaseRecord::with_opaque_to(self.topic, slot)
             .key(self.key)
-            .headers(self.headers);
+            .headers(self.headers)
+            .timestamp(self.timestamp_ms);
         if let Some(partition) = self.partition {
             record = record.partition(partition as i32);
         }
         if let Some(payload) = self.payload {
             record = record.payload(payload);
         }
-        if let Some(timestamp_ms) = self.timestamp_ms {
-            record = record.timestamp(timestamp_ms);
-        }
         record
+    }
+}
+
+/// What brokers report of a record that they have.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged {
+    /// Time of the broker's clock when it appended the record, in ms since 1970. Only brokers of
+    /// topics with `message.timestamp.type=LogAppendTime` report it.
+    pub appended_at_ms: Option<i64>,
+}
+
+impl Acknowledged {
+    fn new(record: &BorrowedMessage<'_>) -> Self {
+        let appended_at_ms = match record.timestamp() {
+            Timestamp::LogAppendTime(ms) => Some(ms),
+            Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
+        };
+        Self { appended_at_ms }
     }
 }
 
@@ -81,7 +97,7 @@ pub struct DeliveryReport {
     /// Slot that was passed to [`Producer::send`].
     pub slot: usize,
     /// `Ok` if all in-sync replicas have the record.
-    pub outcome: Result<(), DeliveryError>,
+    pub outcome: Result<Acknowledged, DeliveryError>,
 }
 
 /// Last error of the cluster that librdkafka reported. It is cleared after the next success. Clones
@@ -212,7 +228,7 @@ impl ProducerContext for Context {
     /// Called by librdkafka within [`Producer::poll`], on the same thread.
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
         let outcome = match result {
-            Ok(_) => Ok(()),
+            Ok(record) => Ok(Acknowledged::new(record)),
             Err((error, record)) => Err(self.delivery_error(error, record.topic())),
         };
         self.reports().push(DeliveryReport { slot, outcome });

@@ -1,7 +1,8 @@
 //! Row -> headers and timestamp of its record; docs/records.md describes them for users. Pure.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
+use jiff::{SignedDuration, civil::DateTime};
 use rdkafka::message::{Header, OwnedHeaders};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -33,23 +34,26 @@ pub enum HeaderError {
 /// expression of `migration.adopt` failed for it. Its value is the reason. Such a row is rejected.
 pub(super) const ADOPTION_FAULT: &str = "outbox_adoption_fault";
 
-/// Oldest age in ms of a row whose `created_at` becomes the timestamp of its record.
-const TIMESTAMP_AGE_MAX_MS: i64 = 3_600_000;
-/// Furthest time in ms that such a `created_at` may be ahead of the relay's clock.
-const TIMESTAMP_AHEAD_MAX_MS: i64 = 60_000;
 /// 0001-01-01T00:00:00Z in µs since 1970: RFC 3339 has four-digit years, and the calendars of
 /// consumers begin here.
 const YEAR_1_US: i64 = -62_135_596_800_000_000;
+/// 9999-12-31T23:59:59.999999Z in µs since 1970, the last time that RFC 3339 can hold.
+const YEAR_9999_END_US: i64 = 253_402_300_799_999_999;
 
-/// Timestamp of a record in ms since 1970: the row's `created_at`. `None` means the time of
-/// sending, and is returned for a `created_at` that is
-/// - more than an hour old, since Kafka's retention could delete the record immediately, or
-/// - more than a minute ahead, since a broker rejects the whole batch.
+/// Timestamp of a record in ms since 1970: the row's `created_at`, moved to the nearest time that
+/// is at most `age_max` old and not ahead, by the database's clock (`database_us`). An older one
+/// could be rejected with its whole batch, or be deleted by retention at once, and one that is
+/// ahead could be rejected.
 #[must_use]
-pub fn timestamp_ms(created_at_us: i64, now_ms: i64) -> Option<i64> {
-    let created_ms = created_at_us.div_euclid(1000);
-    let accepted = now_ms - TIMESTAMP_AGE_MAX_MS..=now_ms + TIMESTAMP_AHEAD_MAX_MS;
-    accepted.contains(&created_ms).then_some(created_ms)
+pub fn timestamp_ms(created_at_us: i64, database_us: i64, age_max: Duration) -> i64 {
+    let now_ms = database_us.div_euclid(1000);
+    let age_max_ms = i64::try_from(age_max.as_millis()).unwrap_or(i64::MAX);
+    let timestamp_ms = created_at_us
+        .div_euclid(1000)
+        .max(now_ms.saturating_sub(age_max_ms))
+        .min(now_ms);
+    // librdkafka replaces 0 with the time of the node's clock.
+    timestamp_ms.max(1)
 }
 
 /// Headers of a record: the row's own, then the relay's. A row header with the name of one of the
@@ -219,8 +223,10 @@ fn outbox_seq(row: &OutboxRow) -> RelayHeader<'_> {
 /// before year 1 or after year 9999 are moved to the nearest time that RFC 3339 can hold.
 #[must_use]
 pub fn rfc3339(us: i64) -> String {
-    let time = jiff::Timestamp::from_microsecond(us.max(YEAR_1_US));
-    format!("{:.6}", time.unwrap_or(jiff::Timestamp::MAX))
+    // `jiff::Timestamp` ends a day before year 9999 does.
+    let since_1970 = SignedDuration::from_micros(us.clamp(YEAR_1_US, YEAR_9999_END_US));
+    let time = DateTime::constant(1970, 1, 1, 0, 0, 0, 0).saturating_add(since_1970);
+    format!("{time:.6}Z")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! Requests `max.message.bytes` and `min.insync.replicas` of topics from the brokers. IO.
+//! Requests `max.message.bytes`, `min.insync.replicas` and the limits of timestamps of topics from
+//! the brokers. IO.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use rdkafka::{
     ClientContext,
@@ -67,9 +68,17 @@ fn is_of(config: &ConfigResource, topic: &str) -> bool {
 }
 
 fn limits_in(config: &ConfigResource) -> TopicLimits {
-    let number = |name| config.get(name)?.value.as_ref()?.parse().ok();
     TopicLimits {
-        max_message_bytes: number("max.message.bytes"),
-        min_insync_replicas: number("min.insync.replicas"),
+        max_message_bytes: number(config, "max.message.bytes"),
+        min_insync_replicas: number(config, "min.insync.replicas"),
+        retention_ms: number(config, "retention.ms"),
+        timestamp_before_max_ms: number(config, "message.timestamp.before.max.ms"),
+        timestamp_difference_max_ms: number(config, "message.timestamp.difference.max.ms"),
     }
+}
+
+/// The value of a property; `None` if the topic does not have it. A negative one, such as
+/// `retention.ms=-1`, is no limit.
+fn number<T: FromStr>(config: &ConfigResource, name: &str) -> Option<T> {
+    config.get(name)?.value.as_ref()?.parse().ok()
 }

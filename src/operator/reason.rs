@@ -142,6 +142,7 @@ pub(crate) fn stops_publishing(problem: &Problem) -> bool {
         KafkaThrottled, Other, PartitionsAdded, TableChanged, TopicUnderReplicated,
     };
     !problem.last_good_used
+        && !problem.advice
         && !matches!(
             problem.class,
             TopicUnderReplicated | PartitionsAdded | KafkaThrottled | TableChanged | Other

@@ -1,12 +1,16 @@
 //! A row of table `event` as the relay reads it, and its decoding. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::outbox::{
     ctid::Ctid,
+    database_clock::DatabaseClock,
     ids::{Lane, RowId, RowIdentity},
     row_sql::FETCHED_BYTES_MAX,
     row_text::{OwnedRowText, RowText},
@@ -215,6 +219,15 @@ pub struct SequenceState {
     pub position: RowId,
 }
 
+/// State of the database at the moment of a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchMoment {
+    /// State of the sequence.
+    pub sequence: SequenceState,
+    /// The database's clock.
+    pub clock: DatabaseClock,
+}
+
 /// Result of one fetch.
 #[derive(Clone, PartialEq)]
 pub struct Fetched {
@@ -290,9 +303,10 @@ impl From<sqlx::Error> for DecodeError {
 }
 
 /// Decodes the rows of a fetch one by one. One of them describes the statement itself.
-#[derive(Default)]
 pub(super) struct Decoder {
-    statement: Option<(SequenceState, Snapshot)>,
+    /// When the statement was sent.
+    sent: Instant,
+    statement: Option<(FetchMoment, Snapshot)>,
     rows: Vec<OutboxRow>,
     scanned: Vec<(Lane, RowId)>,
     /// Sum of what was read so far, in bytes.
@@ -302,15 +316,33 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes the next row.
+    /// Decodes the answer to a statement that is sent at `sent`.
+    pub(super) fn new(sent: Instant) -> Self {
+        Self {
+            sent,
+            statement: None,
+            rows: Vec::new(),
+            scanned: Vec::new(),
+            bytes: 0,
+            lane_bytes: BTreeMap::new(),
+        }
+    }
+
+    /// Decodes the next row, which has just been received: `now` is asked for the time if that
+    /// matters.
     ///
     /// # Errors
     /// Returns an error when a column does not have the type or form that the schema gives it.
-    pub(super) fn push(&mut self, row: &PgRow) -> Result<(), DecodeError> {
+    pub(super) fn push(
+        &mut self,
+        row: &PgRow,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<(), DecodeError> {
         match row.try_get::<Option<&str>, _>(0)? {
             Some(text) => {
                 let snapshot = Snapshot::parse(text).map_err(DecodeError::Snapshot)?;
-                self.statement = Some((decode_sequence(row)?, snapshot));
+                let moment = decode_moment(row, self.sent, now())?;
+                self.statement = Some((moment, snapshot));
             }
             None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => {
                 self.scanned.push((lane(row)?, row.try_get(2)?));
@@ -343,8 +375,8 @@ impl Decoder {
     pub(super) fn finish(
         self,
         limited: &[LaneRead],
-    ) -> Result<(SequenceState, Fetched), DecodeError> {
-        let (sequence, snapshot) = self.statement.ok_or(DecodeError::NoSnapshot)?;
+    ) -> Result<(FetchMoment, Fetched), DecodeError> {
+        let (moment, snapshot) = self.statement.ok_or(DecodeError::NoSnapshot)?;
         let mut fetched = Fetched {
             snapshot,
             rows: self.rows,
@@ -352,14 +384,22 @@ impl Decoder {
             cut: Vec::new(),
         };
         fetched.cut_at_limits(limited, &self.lane_bytes);
-        Ok((sequence, fetched))
+        Ok((moment, fetched))
     }
 }
 
-fn decode_sequence(row: &PgRow) -> Result<SequenceState, DecodeError> {
-    Ok(SequenceState {
-        position: row.try_get(2)?,
-        incarnation: row.try_get(3)?,
+/// Decodes the row of a fetch that describes the statement itself.
+fn decode_moment(
+    row: &PgRow,
+    sent: Instant,
+    received: Instant,
+) -> Result<FetchMoment, DecodeError> {
+    Ok(FetchMoment {
+        sequence: SequenceState {
+            position: row.try_get(2)?,
+            incarnation: row.try_get(3)?,
+        },
+        clock: DatabaseClock::new(timestamp_us(row, 11)?, sent, received),
     })
 }
 
@@ -410,7 +450,10 @@ fn content(row: &PgRow, has_headers: bool) -> Result<Content, DecodeError> {
 
 /// Microseconds since 1970 of a timestamptz column. PostgreSQL's binary format is microseconds
 /// since 2000.
-fn timestamp_us(row: &PgRow, column: usize) -> Result<i64, DecodeError> {
+///
+/// # Errors
+/// Returns an error when the column has another type.
+pub(super) fn timestamp_us(row: &PgRow, column: usize) -> Result<i64, DecodeError> {
     const YEAR_2000_US: i64 = 946_684_800_000_000;
     let value = row.try_get_raw(column)?;
     let bytes = value.as_bytes().map_err(|_| DecodeError::Value)?;

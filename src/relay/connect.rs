@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        Connections, Pools, READER_OPTIONS, SchemaDrift, Store, UnsupportedProduct, check_product,
-        connect::Connect, expected_facts, fetch_facts, judge_drift, schema::check_schema,
-        with_lacking_rights,
+        Connections, DatabaseClock, Pools, READER_OPTIONS, SchemaDrift, Store, UnsupportedProduct,
+        check_product, connect::Connect, expected_facts, fetch_facts, judge_drift,
+        schema::check_schema, with_lacking_rights,
     },
     relay::{
         RunOptions,
@@ -40,6 +40,8 @@ pub(super) struct Connected {
     pub(super) registration: Registration,
     /// When the lease was requested; its deadline counts from here.
     pub(super) leased_at: Instant,
+    /// The database's clock.
+    pub(super) clock: DatabaseClock,
 }
 
 /// Identity of a session in the database.
@@ -124,12 +126,13 @@ impl Connecting<'_> {
         let incarnation = resume_sequence(&store, self.status, self.memory).await?;
         // The lease counts from before the statement is sent, on this process's monotonic clock.
         let leased_at = Instant::now();
-        let registration = register(&store, &options.pod, incarnation).await?;
+        let (registration, clock) = register(&store, &options.pod, incarnation).await?;
         let connected = Connected {
             store,
             schema_version,
             registration,
             leased_at,
+            clock,
         };
         Ok((connected, advice))
     }
@@ -157,17 +160,22 @@ impl Connecting<'_> {
     }
 }
 
-/// Registers a new instance, which owns no lane yet.
-async fn register(store: &Store, pod: &str, incarnation: Uuid) -> Result<Registration, Problem> {
+/// Registers a new instance, which owns no lane yet. Returns the database's clock, too.
+async fn register(
+    store: &Store,
+    pod: &str,
+    incarnation: Uuid,
+) -> Result<(Registration, DatabaseClock), Problem> {
     let instance = Uuid::new_v4();
-    store
+    let clock = store
         .register(instance, pod, LEASE_TTL)
         .await
         .map_err(|error| error.problem())?;
-    Ok(Registration {
+    let registration = Registration {
         instance,
         incarnation,
-    })
+    };
+    Ok((registration, clock))
 }
 
 /// Compares the schema with what the migrations made.

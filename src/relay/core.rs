@@ -24,6 +24,7 @@
 mod acknowledgement_check;
 pub mod breaker;
 mod client_count;
+pub mod clock_skew;
 pub mod clock_step;
 mod delivery_report;
 pub mod doorbell;

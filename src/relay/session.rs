@@ -2,6 +2,7 @@
 //! what to do is decided in [`super::core`]. Each step of the loop is a file below.
 
 mod brokers;
+mod clocks;
 mod fetch;
 mod lease_round;
 mod periodic_reads;
@@ -39,6 +40,7 @@ use crate::{
         credentials::{Credentials, Side},
         memory_limit::memory_limit,
         session::{
+            clocks::Clocks,
             producers::Producers,
             reporter::Reporter,
             ringing::BellLine,
@@ -84,6 +86,7 @@ pub(super) struct Session<'a> {
     tasks: Tasks,
     line: BellLine,
     timers: Timers,
+    clocks: Clocks,
     reporter: Reporter<'a>,
     /// Set once the session takes no new rows.
     shutdown: Option<Shutdown>,
@@ -132,6 +135,7 @@ impl<'a> Session<'a> {
         process.metadata.request_now();
         Self {
             core,
+            clocks: Clocks::new(connected.clock),
             record_source: record_source(&options.settings.owner),
             process,
             store: connected.store,

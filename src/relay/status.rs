@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     kafka,
-    outbox::TableWide,
+    outbox::{DatabaseClock, TableWide},
     relay::metrics::Metrics,
     report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RATE_SPAN, RelayReport},
 };
@@ -41,6 +41,8 @@ pub enum ProblemSource {
     Producer,
     /// Quotas of the brokers.
     Quota,
+    /// The clocks of the node and the brokers, compared with the database's.
+    Clocks,
     /// The Secret files for the database.
     DatabaseSecrets,
     /// The Secret files for Kafka.
@@ -53,6 +55,9 @@ pub enum ProblemSource {
 
 /// The values behind the mutex.
 struct StatusValues {
+    /// The database's clock, once it was read. Times that people read are the database's: the
+    /// clock of the node may be wrong.
+    clock: Option<DatabaseClock>,
     instance: String,
     schema_version: Option<i64>,
     lanes: u32,
@@ -67,6 +72,12 @@ struct StatusValues {
 }
 
 impl StatusValues {
+    /// Time of the database, or of the node until the database's is known; RFC 3339.
+    fn time(&self, now: Instant) -> String {
+        let node_us = || Timestamp::now().as_microsecond();
+        kafka::rfc3339(self.clock.map_or_else(node_us, |clock| clock.at(now)))
+    }
+
     /// Records per second that Kafka acknowledged within the last [`RATE_SPAN`].
     fn published_per_second(&self, now: Instant) -> f64 {
         let mut published: u64 = 0;
@@ -121,6 +132,7 @@ impl Status {
     #[must_use]
     pub fn new(topics: &[String], now: Instant) -> Self {
         let state = StatusValues {
+            clock: None,
             instance: String::new(),
             schema_version: None,
             lanes: 0,
@@ -171,13 +183,18 @@ impl Status {
         self.with_state(|state| state.lanes = lanes);
     }
 
-    /// Sets the breaker's state. `since` is RFC 3339.
-    pub fn set_breaker(&self, breaker: BreakerState, since: String) {
+    /// Sets the database's clock.
+    pub fn set_clock(&self, clock: DatabaseClock) {
+        self.with_state(|state| state.clock = Some(clock));
+    }
+
+    /// Sets the state that the breaker enters now.
+    pub fn set_breaker(&self, breaker: BreakerState) {
         self.metrics.set_breaker(breaker);
         self.with_state(|state| {
             state.breaker = Some(Breaker {
                 state: breaker,
-                since,
+                since: state.time(Instant::now()),
             });
         });
     }
@@ -219,7 +236,7 @@ impl Status {
     fn replace_problems(&self, source: ProblemSource, problems: &mut [Problem]) -> Vec<Problem> {
         self.with_state(|state| {
             let before = state.problems.remove(&source).unwrap_or_default();
-            keep_since(problems, &before);
+            keep_since(problems, &before, &state.time(Instant::now()));
             state.problems.insert(source, problems.to_vec());
             // Classes that are over are set, too: their gauges become zero.
             for problem in before.iter().chain(problems.iter()) {
@@ -264,11 +281,10 @@ impl Status {
 }
 
 /// Sets `since` of each problem: the time since when there was one of its class, or now.
-fn keep_since(problems: &mut [Problem], before: &[Problem]) {
-    let now = kafka::rfc3339(Timestamp::now().as_microsecond());
+fn keep_since(problems: &mut [Problem], before: &[Problem], now: &str) {
     for problem in problems {
         let since = since_of(problem.class, before);
-        problem.since = since.or_else(|| Some(now.clone()));
+        problem.since = since.or_else(|| Some(now.to_owned()));
     }
 }
 
@@ -320,6 +336,23 @@ mod tests {
             since_of(&[(TopicMissing, "a")])[0] > second[1],
             "it is another one"
         );
+    }
+
+    #[test]
+    fn times_are_the_database_s_once_its_clock_is_known() {
+        let (status, now) = (Status::new(&[], Instant::now()), Instant::now());
+        status.set_clock(DatabaseClock::new(0, now, now));
+        status.set_breaker(BreakerState::Open);
+        status.set_problems(
+            ProblemSource::Kafka,
+            vec![Problem::new(KafkaUnreachable, "m")],
+        );
+        let report = status.report(Instant::now());
+        let breaker = report.breaker.expect("a state").since;
+        let problem = report.problems[0].since.clone().expect("a time");
+        for since in [breaker, problem] {
+            assert!(since.starts_with("1970-01-01T00:"), "{since}");
+        }
     }
 
     /// A sum over relays would count them twice.

@@ -189,6 +189,13 @@ impl TopicMetadataWatch {
         self.limits.as_ref()
     }
 
+    /// Greatest age that the timestamp of a record of a topic may have when it is sent.
+    pub(super) fn timestamp_age_max(&self, topic: TopicIndex) -> Duration {
+        let unknown = LimitsByTopic::default();
+        let limits = self.limits.as_ref().unwrap_or(&unknown);
+        limits.timestamp_age_max(topic.index())
+    }
+
     /// Requests a round at once. Limits are part of it, but at most every 10 s.
     pub(super) fn request_now(&self) {
         // Fails only when the thread has ended, and so does the relay then.

@@ -11,6 +11,7 @@ pub(crate) mod postgres;
 pub(crate) mod certificates;
 pub(crate) mod dumps;
 pub(crate) mod fake_api;
+pub(crate) mod fake_clock;
 pub(crate) mod gate;
 pub(crate) mod kubernetes;
 pub(crate) mod listeners;

@@ -103,11 +103,15 @@ fn with_variables(name: &str, expression: &str) -> String {
         .replace("$namespace", ".*")
         .replace("$relay", ".*");
     // The relays of this test do not have these problems, but others of the same metric.
-    let expression = [ProblemClass::TopicStalled, ProblemClass::KafkaThrottled]
-        .into_iter()
-        .fold(expression, |text, class| {
-            text.replace(&class.to_string(), &ProblemClass::KeysParked.to_string())
-        });
+    let expression = [
+        ProblemClass::ClockSkew,
+        ProblemClass::TopicStalled,
+        ProblemClass::KafkaThrottled,
+    ]
+    .into_iter()
+    .fold(expression, |text, class| {
+        text.replace(&class.to_string(), &ProblemClass::KeysParked.to_string())
+    });
     let healthy = name.starts_with("Outbox") && !FIRING.contains(&name);
     if healthy {
         without_threshold(&expression).to_owned()

@@ -4,7 +4,9 @@ use outbox_relay::{
     kafka::{LimitsByTopic, TopicLimits, request_topic_limits},
     report::ProblemClass,
     secrets::Secrets,
-    settings::{OnPoison, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
+    settings::{
+        OnPoison, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings,
+    },
 };
 
 use crate::harness::{
@@ -34,6 +36,16 @@ async fn insert(database: &Database, topic: &str, rows: u32) {
     execute(&mut database.as_admin().await, &sql).await;
 }
 
+/// Writes such rows that are 75 s old.
+async fn insert_old(database: &Database, topic: &str, rows: u32) {
+    let sql = format!(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload, created_at)
+         select 'a', 'key-' || n % 50, 'E', '{topic}', '', clock_timestamp() - interval '75 s'
+         from generate_series(1, {rows}) n"
+    );
+    execute(&mut database.as_admin().await, &sql).await;
+}
+
 async fn wait_until_drained(database: &Database) {
     let mut admin = database.as_admin().await;
     until("the outbox to be empty", async || {
@@ -44,13 +56,6 @@ async fn wait_until_drained(database: &Database) {
 
 async fn count(kafka: KafkaVersion, topic: &str) -> usize {
     kafka.read(topic).await.len()
-}
-
-fn known(max_message_bytes: usize, min_insync_replicas: usize) -> TopicLimits {
-    TopicLimits {
-        max_message_bytes: Some(max_message_bytes),
-        min_insync_replicas: Some(min_insync_replicas),
-    }
 }
 
 on_each_kafka!(limits_are_known_of_topics_that_exist);
@@ -64,10 +69,17 @@ async fn limits_are_known_of_topics_that_exist(kafka: KafkaVersion) {
         .create_topic_with(
             &strict,
             1,
-            &[("max.message.bytes", "20000"), ("min.insync.replicas", "2")],
+            &[
+                ("max.message.bytes", "20000"),
+                ("min.insync.replicas", "2"),
+                ("retention.ms", "-1"),
+                ("message.timestamp.before.max.ms", "60000"),
+            ],
         )
         .await;
     kafka.create_topic(&usual).await;
+    // Kafka 4 removed it.
+    let differences = (kafka == KafkaVersion::V3_8).then_some(i64::MAX as u64);
     let database = Database::create(15).await;
     let mut settings = database.publishing_to(kafka, vec![]).kafka;
     let names = [strict.as_str(), missing.as_str(), usual.as_str()];
@@ -75,9 +87,21 @@ async fn limits_are_known_of_topics_that_exist(kafka: KafkaVersion) {
     assert_eq!(
         found,
         Some(LimitsByTopic(vec![
-            known(20_000, 2),
+            TopicLimits {
+                max_message_bytes: Some(20_000),
+                min_insync_replicas: Some(2),
+                retention_ms: None,
+                timestamp_before_max_ms: Some(60_000),
+                timestamp_difference_max_ms: differences,
+            },
             TopicLimits::default(),
-            known(1_048_588, 1)
+            TopicLimits {
+                max_message_bytes: Some(1_048_588),
+                min_insync_replicas: Some(1),
+                retention_ms: Some(604_800_000),
+                timestamp_before_max_ms: Some(i64::MAX as u64),
+                timestamp_difference_max_ms: differences,
+            }
         ]))
     );
     settings.bootstrap_servers = vec!["127.0.0.1:1".to_owned()];
@@ -224,17 +248,19 @@ fn only_write(topic: &str) {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_with_a_hidden_configuration_has_unknown_limits_and_gets_its_rows() {
-    let database = Database::create(15).await.migrated().await;
-    let (hidden, shown) = (topic_name("hidden"), topic_name("shown"));
-    create_topic_with(&hidden, 1, &[("max.message.bytes", "30000")]).await;
-    create_topic_with(&shown, 1, &[("max.message.bytes", "20000")]).await;
-    let name = hidden.clone();
+/// Settings of a relay that may not read the configuration of the topic `hidden`.
+async fn settings_without_the_limits_of(
+    hidden: &str,
+    others: &[&str],
+    database: &Database,
+) -> RelaySettings {
+    let name = hidden.to_owned();
     tokio::task::spawn_blocking(move || only_write(&name))
         .await
         .expect("joined");
-    let mut settings = database.publishing(vec![topic(&hidden), topic(&shown)]);
+    let mut topics = vec![topic(hidden)];
+    topics.extend(others.iter().map(|name| topic(name)));
+    let mut settings = database.publishing(topics);
     database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
     database.write_secret("kafka/password", &rig("RIG_KAFKA_PASSWORD"));
     settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_SASL_SSL")];
@@ -247,6 +273,53 @@ async fn a_topic_with_a_hidden_configuration_has_unknown_limits_and_gets_its_row
         mechanism: SaslMechanism::ScramSha512,
         username: rig("RIG_KAFKA_USER"),
     });
+    settings
+}
+
+/// The relay cannot know that the topic rejects times which are older than 10 s. The rejected rows
+/// are sent again with the present time, and so are those that come later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_waited_longer_than_a_hidden_limit_of_timestamps_are_published() {
+    let database = Database::create(15).await.migrated().await;
+    let (hidden, shown) = (topic_name("hidden"), topic_name("shown"));
+    create_topic_with(&hidden, 2, &[("message.timestamp.before.max.ms", "10000")]).await;
+    create_topic_with(&shown, 1, &[]).await;
+    let settings = settings_without_the_limits_of(&hidden, &[&shown], &database).await;
+    for topic in [&hidden, &shown] {
+        insert_old(&database, topic, 200).await;
+    }
+    let relay = Relay::start(&database, &settings).await;
+    wait_until_drained(&database).await;
+    let rejected = format!("outbox_events_failed_total{{class=\"ClockSkew\",topic=\"{hidden}\"}}");
+    let rejections = async || relay.metric(&rejected).await;
+    let first = rejections().await;
+    assert!(first > 0.0, "{}", relay.metrics().await);
+    insert_old(&database, &hidden, 200).await;
+    wait_until_drained(&database).await;
+    assert_eq!(rejections().await, first, "later rows are not rejected");
+    let count = |topic| count(KafkaVersion::V4_3, topic);
+    assert_eq!((count(&hidden).await, count(&shown).await), (400, 200));
+    let blamed = "select (select count(*) from outbox.parked_key) + (select count(*) from outbox.dead_letter)";
+    assert_eq!(
+        value::<i64>(&mut database.as_admin().await, blamed).await,
+        0
+    );
+    let problems = relay.report().await.expect("a report").problems;
+    assert!(
+        problems
+            .iter()
+            .all(|problem| problem.class != ProblemClass::ClockSkew),
+        "{problems:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_with_a_hidden_configuration_has_unknown_limits_and_gets_its_rows() {
+    let database = Database::create(15).await.migrated().await;
+    let (hidden, shown) = (topic_name("hidden"), topic_name("shown"));
+    create_topic_with(&hidden, 1, &[("max.message.bytes", "30000")]).await;
+    create_topic_with(&shown, 1, &[("max.message.bytes", "20000")]).await;
+    let settings = settings_without_the_limits_of(&hidden, &[&shown], &database).await;
     let found = until("the limits", async || {
         request_topic_limits(
             &settings.kafka,
@@ -259,8 +332,8 @@ async fn a_topic_with_a_hidden_configuration_has_unknown_limits_and_gets_its_row
     })
     .await;
     assert_eq!(
-        found,
-        LimitsByTopic(vec![TopicLimits::default(), known(20_000, 1)])
+        (found.0[0], found.0[1].max_message_bytes),
+        (TopicLimits::default(), Some(20_000))
     );
     let _relay = Relay::start(&database, &settings).await;
     insert(&database, &hidden, 1000).await;

@@ -13,7 +13,7 @@ with filter as materialized (
 select
   pg_current_snapshot()::text as snapshot, null::smallint as lane, s.position as id, s.incarnation as event_id, null as aggregate_type,
   null as aggregate_id, null as event_type, null as topic, null as event_key, null::bytea as payload, null as headers,
-  null::timestamptz as created_at, null::bytea as place, null::bigint as bytes, null as fault
+  clock_timestamp() as created_at, null::bytea as place, null::bigint as bytes, null as fault
 from (select from @schema@.event limit 0) as locked_first right join @schema@.sequence_state as s on true
 union all
 select null, u.lane, looked.id, null, null, null, null, null, null, null, null, null, null, null, null

@@ -1,16 +1,18 @@
 //! The lease of a relay and the lanes that it owns. IO.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{SqlStr, postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::{
     outbox::{
+        database_clock::DatabaseClock,
         ids::{Lane, RowId},
+        row::timestamp_us,
         store::{
             Grant, LaneWatermark, Operation, Others, Parked, Store, StoreError, Survey, column,
-            execute, failed, lane_numbers, rows, tuple, tuples, xid,
+            execute, failed, lane_numbers, row, rows, tuple, tuples, xid,
         },
         unit_of_work::{Statement, UnitOfWork},
     },
@@ -18,7 +20,7 @@ use crate::{
 };
 
 impl Store {
-    /// Begins the lease of a new instance.
+    /// Begins the lease of a new instance. Returns the database's clock.
     ///
     /// # Errors
     /// Returns an error when the database fails. The lease may have begun then, or not.
@@ -30,12 +32,15 @@ impl Store {
         instance: Uuid,
         pod: &str,
         ttl: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<DatabaseClock, StoreError> {
         let register = query(self.statements.register.clone())
             .bind(instance)
             .bind(pod)
             .bind(millis(ttl));
-        execute(&self.pools.lease, Operation::Register, register).await
+        let (operation, sent) = (Operation::Register, Instant::now());
+        let registered = row(&self.pools.lease, operation, register).await?;
+        let time_us = timestamp_us(&registered, 0).map_err(failed(operation))?;
+        Ok(DatabaseClock::new(time_us, sent, Instant::now()))
     }
 
     /// Renews the lease and writes the state of the breaker and the watermarks, in one transaction.

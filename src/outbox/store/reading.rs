@@ -1,13 +1,13 @@
 //! Reading rows: fetches, gap scans and the backlog. IO.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering, time::Instant};
 
 use sqlx::{SqlStr, postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::outbox::{
     ids::{Lane, RowId, RowIdentity},
-    row::{DecodeError, Decoder, Fetched, OutboxRow, SequenceState},
+    row::{DecodeError, Decoder, FetchMoment, Fetched, OutboxRow},
     store::{
         BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, LaneRead, Operation,
         ParkedRows, Store, StoreError, StoreErrorSource, WantedRow, column, count, failed, row,
@@ -46,8 +46,8 @@ impl From<DecodeError> for ReadError {
 }
 
 impl Store {
-    /// Reads the rows above the position of each lane, with the snapshot that saw them and the
-    /// state of the sequence at that moment. Of a large row only the size is read.
+    /// Reads the rows above the position of each lane, with the snapshot that saw them, and the
+    /// sequence and the clock of the database at that moment. Of a large row only the size is read.
     ///
     /// # Errors
     /// Returns an error when the database fails, or its answer cannot be decoded.
@@ -57,7 +57,7 @@ impl Store {
     pub async fn fetch(
         &self,
         request: &FetchRequest,
-    ) -> Result<(SequenceState, Fetched), StoreError> {
+    ) -> Result<(FetchMoment, Fetched), StoreError> {
         if request.small
             && request.filter.is_none()
             && let Some(fetched) = self.fetch_small(request).await?
@@ -117,9 +117,9 @@ impl Store {
         statement: Statement<'_>,
         bytes_max: i64,
     ) -> Result<(ControlFlow<()>, Decoder), ReadError> {
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::new(Instant::now());
         let on_row = |row: &PgRow| -> Result<_, ReadError> {
-            decoder.push(row)?;
+            decoder.push(row, Instant::now)?;
             if decoder.bytes() > bytes_max {
                 return Ok(ControlFlow::Break(()));
             }
@@ -161,7 +161,7 @@ impl Store {
     async fn fetch_small(
         &self,
         request: &FetchRequest,
-    ) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
+    ) -> Result<Option<(FetchMoment, Fetched)>, StoreError> {
         let fetch = || bind_reads(&self.row_statements().fetch_small, &request.lanes);
         let bytes_max = request.lanes.iter().map(|read| read.bytes_max).sum();
         let (end, decoder) = self.read(Operation::FetchRows, fetch, bytes_max).await?;

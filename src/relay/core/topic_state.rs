@@ -42,6 +42,9 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Pause before rows without a declared topic are read again: they may have been deleted since.
 const UNDECLARED_PAUSE: Duration = Duration::from_secs(60);
+/// After brokers rejected the time of a record, the topic's records carry the present time of the
+/// database for this long. Its limits may not be known, and each rejection costs a producer.
+const PRESENT_TIME_FOR: Duration = Duration::from_secs(3600);
 /// After a rejected record, the rows of its topic go through the probe producer for this long: a
 /// rejection there costs no other topic anything.
 const SLOW_FOR: Duration = Duration::from_secs(60);
@@ -91,6 +94,8 @@ pub struct TopicState {
     is_parked: bool,
     /// Until then rows go through the probe producer.
     slow_until: Option<Instant>,
+    /// Until then records carry the present time of the database.
+    present_time_until: Option<Instant>,
     /// Failures since the last acknowledged record; sets the length of the next pause.
     failures: u32,
     /// The brokers do not list the topic, by their last answer.
@@ -105,6 +110,7 @@ impl TopicState {
             phase: Phase::Unlisted,
             is_parked: false,
             slow_until: None,
+            present_time_until: None,
             failures: 0,
             is_missing: false,
             unacknowledged: Unacknowledged::default(),
@@ -127,6 +133,13 @@ impl TopicState {
     #[must_use]
     pub fn is_slow(&self, now: Instant) -> bool {
         self.slow_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether its records carry the present time of the database, because its brokers rejected
+    /// another one.
+    #[must_use]
+    pub fn needs_present_time(&self, now: Instant) -> bool {
+        self.present_time_until.is_some_and(|until| now < until)
     }
 
     /// Whether no row of it is with a producer.
@@ -237,6 +250,14 @@ impl TopicState {
         !self.is_missing
     }
 
+    /// Records that brokers rejected the time of a record. Returns whether it was another one than
+    /// the present time of the database, so that the record may be sent again at once.
+    fn on_time_rejected(&mut self, now: Instant) -> bool {
+        let was_another = !self.needs_present_time(now);
+        self.present_time_until = Some(now + PRESENT_TIME_FOR);
+        was_another
+    }
+
     /// Length of the pause after a failure, without jitter.
     fn next_pause(&self) -> Duration {
         // 2^6 s is above the maximum: the exponent need not grow further, and cannot overflow.
@@ -264,7 +285,10 @@ impl TopicState {
     /// The problem to report of it, if there is one.
     fn problem(&self) -> Option<ProblemClass> {
         match self.phase {
-            Phase::Failed { class, .. } | Phase::Probing { class } => Some(class),
+            // Without a failure, its record is sent again with another time.
+            Phase::Failed { class, .. } | Phase::Probing { class } => {
+                (class != ProblemClass::ClockSkew || self.failures > 0).then_some(class)
+            }
             Phase::Unlisted | Phase::Listed => {
                 self.is_missing.then_some(ProblemClass::TopicMissing)
             }
@@ -363,6 +387,10 @@ impl TopicStates {
             return;
         }
         if matches!(state.phase, Phase::Failed { .. }) {
+            return;
+        }
+        if class == ProblemClass::ClockSkew && state.on_time_rejected(now) {
+            state.phase = Phase::Failed { class, until: now };
             return;
         }
         let until = now + self.jitter.around(state.next_pause());
@@ -493,11 +521,13 @@ impl std::hash::Hash for TopicStates {
                 phase,
                 is_parked,
                 slow_until,
+                present_time_until,
                 failures,
                 is_missing,
                 unacknowledged: _,
             } = topic;
             (phase, is_parked, slow_until, failures, is_missing).hash(state);
+            present_time_until.hash(state);
         }
         (undeclared_until, jitter).hash(state);
     }

@@ -102,7 +102,8 @@ impl Session<'_> {
         self.report_record_problems(now);
         self.request_leaders(now);
         if self.process.metadata.restart_if_stuck() == Restart::ClockSetBack {
-            self.producers.replace(Grace::LastReports, now);
+            // They work until a wait of theirs begins to last: what is in flight may end.
+            self.producers.replace(Grace::Flush, now);
         }
         self.producers.retire_if_drain_is_stuck(&self.core, now);
         if self.process.memory.is_reported_long_enough(now) {
@@ -128,12 +129,15 @@ impl Session<'_> {
         self.reporter.set_problems(ProblemSource::Quota, problems);
     }
 
-    /// Reports paused topics, parked keys and undeclared topics, if it is time.
+    /// Reports paused topics, parked keys, undeclared topics and clocks that are wrong, if it is
+    /// time.
     fn report_record_problems(&mut self, now: Instant) {
         if now >= self.timers.record_problems {
             self.timers.record_problems_reported(now);
             self.reporter
                 .set_problems(ProblemSource::Records, record_problems(&self.core));
+            self.reporter
+                .set_problems(ProblemSource::Clocks, self.clocks.problems(now));
         }
     }
 

@@ -45,7 +45,7 @@ impl Session<'_> {
 
     /// The rows of a fetch; `None` if the fetch failed, or if its rows may not be sent.
     fn usable_rows(&mut self, result: FetchResult, now: Instant) -> Option<Fetched> {
-        let (sequence, rows) = match result {
+        let (moment, rows) = match result {
             Ok(answer) => answer,
             Err(error) => {
                 self.core.on_fetch_failed(now);
@@ -54,8 +54,10 @@ impl Session<'_> {
             }
         };
         self.reporter.work_succeeded(ProblemSource::Reading);
+        self.clocks.set_database(moment.clock);
+        self.reporter.set_clock(moment.clock);
         // The producer may have failed since the fetch began: its rows are read again.
-        if self.check_sequence(sequence).is_err() || !self.producers.is_open() {
+        if self.check_sequence(moment.sequence).is_err() || !self.producers.is_open() {
             self.core.on_fetch_failed(now);
             return None;
         }

@@ -44,6 +44,10 @@ fn paused_topic(name: &str, class: ProblemClass) -> Problem {
             "does not acknowledge records while Kafka acknowledges later ones; its other rows \
              wait: check that each of its partitions has a leader and enough replicas in sync"
         }
+        ProblemClass::ClockSkew => {
+            "rejects records with the present time of the database, so its brokers have another; \
+             its rows wait, and the relay retries automatically: correct the clock that is wrong"
+        }
         ProblemClass::TopicNotAuthorized => {
             "may not be written to by the relay's user; its rows wait: allow WRITE on it"
         }

@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use crate::{
     kafka,
-    outbox::{Depth, TableWide},
+    outbox::{DatabaseClock, Depth, TableWide},
     relay::{
         connect::Connected,
         core::{ids::Slot, in_flight::InFlight},
@@ -19,6 +19,7 @@ use crate::{
 /// Reports to the [`Status`], and remembers what was reported and when rows were sent.
 pub(super) struct Reporter<'a> {
     status: &'a Status,
+    clock: DatabaseClock,
     /// Kinds of work whose failure is reported.
     failing: BTreeSet<ProblemSource>,
     /// State that was reported last.
@@ -38,6 +39,7 @@ impl<'a> Reporter<'a> {
         end_problems_of_work(status);
         Self {
             status,
+            clock: connected.clock,
             failing: BTreeSet::new(),
             breaker: BreakerState::Closed,
             created_at_us: vec![0; slots],
@@ -48,6 +50,25 @@ impl<'a> Reporter<'a> {
     /// Records that the loop turned, for `/healthz`.
     pub(super) fn record_turn(&self, now: Instant) {
         self.status.record_turn(now);
+    }
+
+    // --- clocks
+
+    /// Sets the database's clock, by which ages and latencies are measured.
+    pub(super) fn set_clock(&mut self, clock: DatabaseClock) {
+        self.clock = clock;
+        self.status.set_clock(clock);
+    }
+
+    /// When the row of a slot was handed over.
+    pub(super) fn sent_at(&self, slot: Slot) -> Instant {
+        self.sent_at[slot.index()]
+    }
+
+    /// Seconds since a time of the database, in microseconds since 1970. Zero for one that is
+    /// ahead, as of a row that was created on purpose in the future.
+    fn seconds_since(&self, time_us: i64, now: Instant) -> f64 {
+        self.clock.at(now).saturating_sub(time_us).max(0) as f64 / 1e6
     }
 
     // --- problems
@@ -76,8 +97,7 @@ impl<'a> Reporter<'a> {
         if state == self.breaker {
             return None;
         }
-        self.status
-            .set_breaker(state, kafka::rfc3339(unix_time_us()));
+        self.status.set_breaker(state);
         Some(std::mem::replace(&mut self.breaker, state))
     }
 
@@ -114,10 +134,10 @@ impl<'a> Reporter<'a> {
     }
 
     fn set_depth(&self, depth: &Depth) {
-        let oldest_seconds = depth.oldest_us.map_or(0.0, seconds_since);
-        self.status
-            .metrics
-            .set_backlog(Some((depth.rows, oldest_seconds)));
+        let now = Instant::now();
+        let age = depth.oldest_us.map(|us| self.seconds_since(us, now));
+        let metrics = &self.status.metrics;
+        metrics.set_backlog(Some((depth.rows, age.unwrap_or(0.0))));
     }
 
     /// Reports that the backlog could not be read. Metrics keep the last numbers: an alert on them
@@ -174,9 +194,9 @@ impl<'a> Reporter<'a> {
     }
 
     /// Measures a record that Kafka acknowledged.
-    pub(super) fn record_acknowledged(&self, slot: Slot, topic: &str) {
+    pub(super) fn record_acknowledged(&self, slot: Slot, topic: &str, now: Instant) {
         let metrics = &self.status.metrics;
-        let latency_seconds = seconds_since(self.created_at_us[slot.index()]);
+        let latency_seconds = self.seconds_since(self.created_at_us[slot.index()], now);
         metrics.publish_latency.observe(latency_seconds);
         metrics.published.with_label_values(&[topic]).inc();
     }
@@ -211,7 +231,8 @@ impl<'a> Reporter<'a> {
 fn begin_report(status: &Status, connected: &Connected) {
     let instance = connected.registration.instance.to_string();
     status.set_instance(instance, connected.schema_version);
-    status.set_breaker(BreakerState::Closed, kafka::rfc3339(unix_time_us()));
+    status.set_clock(connected.clock);
+    status.set_breaker(BreakerState::Closed);
 }
 
 /// Ends the problems that a session reports of its work with rows.
@@ -221,6 +242,7 @@ fn end_problems_of_work(status: &Status) {
         ProblemSource::Reading,
         ProblemSource::Parking,
         ProblemSource::Quota,
+        ProblemSource::Clocks,
     ] {
         status.set_problems(work, vec![]);
     }
@@ -233,17 +255,4 @@ fn backlog(depth: &Depth) -> Backlog {
         capped: depth.capped,
         oldest_at: depth.oldest_us.map(kafka::rfc3339),
     }
-}
-
-/// Seconds from a time of the wall clock, in microseconds since 1970, until now. The time is the
-/// database's, whose clock may be ahead of ours: then it is zero.
-fn seconds_since(time_us: i64) -> f64 {
-    unix_time_us().saturating_sub(time_us).max(0) as f64 / 1e6
-}
-
-/// The wall clock, microseconds since 1970.
-pub(super) fn unix_time_us() -> i64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_micros() as i64)
 }

@@ -1,10 +1,10 @@
 //! Rows become records, and delivery reports become outcomes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     failpoints::{self, Bug},
-    kafka::{self, DeliveryError, DeliveryReport, HeaderError},
+    kafka::{self, Acknowledged, DeliveryError, DeliveryReport, HeaderError},
     relay::{
         core::{
             Destination, Outcome, Outgoing,
@@ -13,7 +13,6 @@ use crate::{
         session::{
             Session,
             producers::{ProducerRole, Sender},
-            reporter::unix_time_us,
         },
     },
     report::ProblemClass,
@@ -26,7 +25,6 @@ const RECORDS_PER_POLL: usize = 16;
 impl Session<'_> {
     /// Hands rows over to a producer, in their order.
     pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, role: ProducerRole, now: Instant) {
-        let now_ms = unix_time_us() / 1_000;
         let mut admitted = 0;
         for (index, outgoing) in outgoing.into_iter().enumerate() {
             // A failure pauses its topic: no later record of it may follow. A producer that failed
@@ -36,7 +34,7 @@ impl Session<'_> {
             }
             if let Some(destination) = self.core.admit(&outgoing, now) {
                 admitted += 1;
-                self.send_record(&outgoing, role, destination, now_ms, now);
+                self.send_record(&outgoing, role, destination, now);
             } else {
                 self.core.on_report(outgoing.slot, Outcome::NotSent, now);
             }
@@ -49,11 +47,10 @@ impl Session<'_> {
         outgoing: &Outgoing,
         role: ProducerRole,
         destination: Destination,
-        now_ms: i64,
         now: Instant,
     ) {
         let (slot, topic) = (outgoing.slot, outgoing.topic);
-        match self.hand_over(outgoing, role, destination, now_ms, now) {
+        match self.hand_over(outgoing, role, destination, now) {
             None => self.core.on_report(slot, Outcome::NotSent, now),
             Some(Ok(())) if failpoints::has(Bug::AckBeforeReport) => {
                 self.core.on_report(slot, Outcome::Published, now);
@@ -72,13 +69,11 @@ impl Session<'_> {
         outgoing: &Outgoing,
         role: ProducerRole,
         destination: Destination,
-        now_ms: i64,
         now: Instant,
     ) -> Option<Result<(), DeliveryError>> {
         let sender = self.producers.sender(role)?;
         let mut replaced_headers = 0;
-        let handed_over =
-            self.produce(sender, outgoing, destination, now_ms, &mut replaced_headers);
+        let handed_over = self.produce(sender, outgoing, destination, &mut replaced_headers, now);
         let (slot, created_at_us) = (outgoing.slot, outgoing.row.created_at_us);
         self.reporter
             .record_sent(slot, created_at_us, replaced_headers, now);
@@ -92,8 +87,8 @@ impl Session<'_> {
         sender: Sender<'_>,
         outgoing: &Outgoing,
         destination: Destination,
-        now_ms: i64,
         replaced_headers: &mut u64,
+        now: Instant,
     ) -> Result<(), DeliveryError> {
         let Outgoing { slot, topic, row } = outgoing;
         // Only rows that were read get here. Any other would be read again.
@@ -107,9 +102,19 @@ impl Session<'_> {
             partition: Some(destination.partition),
             payload,
             headers,
-            timestamp_ms: kafka::timestamp_ms(row.created_at_us, now_ms),
+            timestamp_ms: self.timestamp_ms(*topic, row.created_at_us, now),
         };
         sender.send(destination.client, record, *slot)
+    }
+
+    /// Timestamp of a record, in ms since 1970. The node's clock has no part in it.
+    fn timestamp_ms(&self, topic: TopicIndex, created_at_us: i64, now: Instant) -> i64 {
+        let age_max = if self.core.topics()[topic].needs_present_time(now) {
+            Duration::ZERO
+        } else {
+            self.process.metadata.timestamp_age_max(topic)
+        };
+        kafka::timestamp_ms(created_at_us, self.clocks.database_us(now), age_max)
     }
 
     fn on_rejected_by_producer(&mut self, outgoing: &Outgoing, class: ProblemClass, now: Instant) {
@@ -151,9 +156,8 @@ impl Session<'_> {
             return;
         };
         match report.outcome {
-            Ok(()) => {
-                self.reporter
-                    .record_acknowledged(slot, self.core.routes().name(topic));
+            Ok(acknowledged) => {
+                self.record_acknowledged(slot, topic, acknowledged, now);
                 self.core.on_report(slot, Outcome::Published, now);
             }
             Err(error) => {
@@ -166,6 +170,22 @@ impl Session<'_> {
         }
     }
 
+    /// Measures an acknowledged record, and the clock of the broker that reports it.
+    fn record_acknowledged(
+        &mut self,
+        slot: Slot,
+        topic: TopicIndex,
+        acknowledged: Acknowledged,
+        now: Instant,
+    ) {
+        if let Some(broker_ms) = acknowledged.appended_at_ms {
+            let sent_at = self.reporter.sent_at(slot);
+            self.clocks.on_appended(broker_ms, sent_at, now);
+        }
+        let topic = self.core.routes().name(topic);
+        self.reporter.record_acknowledged(slot, topic, now);
+    }
+
     fn on_delivery_error(
         &mut self,
         slot: Slot,
@@ -176,7 +196,8 @@ impl Session<'_> {
         let outcome = Outcome::from(error);
         if let Outcome::TopicFailed(class) | Outcome::Rejected(class) = outcome {
             self.record_failure(topic, class);
-            if class == ProblemClass::TopicMissing {
+            if matches!(class, ProblemClass::TopicMissing | ProblemClass::ClockSkew) {
+                // For the latter, the topic's limits may have changed since they were read.
                 self.process.metadata.request_now();
             }
         }

@@ -11,8 +11,8 @@ use futures::{
 
 use crate::{
     outbox::{
-        Bell, Depth, FetchRequest, Fetched, GapScanPlan, Lane, OutboxRow, RowId, RowIdentity,
-        SchemaFact, SequenceState, StoreError, TableWide, error::DatabaseError,
+        Bell, Depth, FetchMoment, FetchRequest, Fetched, GapScanPlan, Lane, OutboxRow, RowId,
+        RowIdentity, SchemaFact, StoreError, TableWide, error::DatabaseError,
     },
     relay::{
         core::{
@@ -28,7 +28,7 @@ use crate::{
 const SETTLES_MAX: usize = 2;
 
 /// The sequence and the rows that a fetch read in one transaction.
-pub(super) type FetchResult = Result<(SequenceState, Fetched), StoreError>;
+pub(super) type FetchResult = Result<(FetchMoment, Fetched), StoreError>;
 
 /// How a fetch ended.
 pub(super) struct FetchEnd {

@@ -196,6 +196,6 @@ fn encode(outgoing: Outgoing) {
     let row = outgoing.row;
     let mut replaced = 0;
     let headers = kafka::headers(&row, RecordHeaders::Standard, SOURCE, &mut replaced);
-    let timestamp = kafka::timestamp_ms(row.created_at_us, row.created_at_us / 1000);
+    let timestamp = kafka::timestamp_ms(row.created_at_us, row.created_at_us, Duration::ZERO);
     black_box((row.key(), headers.expect("an object"), timestamp));
 }

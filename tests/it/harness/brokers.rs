@@ -14,7 +14,9 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 
-use super::{gate::Gate, kafka::KafkaVersion, listeners::closed_port, relay::until};
+use super::{
+    fake_clock::FakeClock, gate::Gate, kafka::KafkaVersion, listeners::closed_port, relay::until,
+};
 
 const TOOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool");
 const CLUSTER: &str = "b3duLWNsdXN0ZXItMDAwMQ";
@@ -25,6 +27,8 @@ pub(crate) struct Brokers {
     version: KafkaVersion,
     folder: PathBuf,
     nodes: Vec<Node>,
+    /// The wall clock of all nodes; `None` is the right one.
+    clock: Option<FakeClock>,
     /// Gate between the first node and clients of [`Self::behind_the_gate`].
     pub(crate) gate: Gate,
     /// Gate between the first node and clients of [`Self::with_password`].
@@ -45,6 +49,15 @@ impl Brokers {
 
     /// Starts a cluster of `nodes` nodes of this version.
     pub(crate) async fn start_version(version: KafkaVersion, nodes: u32) -> Self {
+        Self::launch_all(version, nodes, None).await
+    }
+
+    /// Starts a cluster of one node whose wall clock is the given one.
+    pub(crate) async fn start_at(clock: FakeClock) -> Self {
+        Self::launch_all(KafkaVersion::V4_3, 1, Some(clock)).await
+    }
+
+    async fn launch_all(version: KafkaVersion, nodes: u32, clock: Option<FakeClock>) -> Self {
         let folder = std::env::temp_dir().join(format!(
             "brokers-{}-{}",
             std::process::id(),
@@ -62,6 +75,7 @@ impl Brokers {
             version,
             folder,
             nodes: Vec::new(),
+            clock,
             gate,
             password_gate,
         };
@@ -125,6 +139,9 @@ impl Brokers {
             .env("RIG", super::rig::rig("RIG"))
             .env("RIG_KAFKA_PART", self.version.part())
             .env("RIG_LOG", "WARN");
+        if let Some(clock) = &self.clock {
+            clock.give_to(&mut command);
+        }
         let log_too = log.try_clone().expect("a second handle");
         node.process = Some(
             command
@@ -134,6 +151,11 @@ impl Brokers {
                 .spawn()
                 .expect("bash and java"),
         );
+    }
+
+    /// Steps the wall clock of nodes that were started with one.
+    pub(crate) fn set_clock(&self, seconds_ahead: i64) {
+        self.clock.as_ref().expect("a clock").set(seconds_ahead);
     }
 
     pub(crate) fn servers(&self) -> String {

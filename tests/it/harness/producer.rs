@@ -1,6 +1,6 @@
 //! The relay's producer without a relay, and the results of its records.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use outbox_relay::{
     kafka::{BatchLimits, DeliveryError, LastClusterError, Observations, Producer, Record},
@@ -90,7 +90,7 @@ impl Sender {
             partition: None,
             payload: Some(value.as_bytes()),
             headers: OwnedHeaders::new(),
-            timestamp_ms: ms,
+            timestamp_ms: ms.unwrap_or_else(now_ms),
         };
         self.producer.send(record, number)
     }
@@ -118,10 +118,16 @@ impl Sender {
         let mut reports = Vec::new();
         self.producer.poll(&mut reports);
         for report in reports {
-            let twice = self.outcomes.insert(report.slot, report.outcome);
+            let twice = self.outcomes.insert(report.slot, report.outcome.map(drop));
             assert!(twice.is_none(), "record {} got two reports", report.slot);
         }
     }
+}
+
+/// Time of the wall clock, in ms since 1970.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.expect("after 1970").as_millis() as i64
 }
 
 /// Text that does not compress.

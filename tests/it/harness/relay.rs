@@ -11,6 +11,7 @@ use std::{
 use outbox_relay::{report::RelayReport, settings::RelaySettings};
 
 use super::{
+    fake_clock::FakeClock,
     postgres::Database,
     server::{free_port, get},
 };
@@ -35,6 +36,24 @@ impl Relay {
         settings: &RelaySettings,
         arguments: &[&str],
     ) -> Self {
+        Self::launch(database, settings, arguments, |_| {}).await
+    }
+
+    /// Starts a relay on a node with this clock.
+    pub(crate) async fn start_at(
+        clock: &FakeClock,
+        database: &Database,
+        settings: &RelaySettings,
+    ) -> Self {
+        Self::launch(database, settings, &[], |program| clock.give_to(program)).await
+    }
+
+    async fn launch(
+        database: &Database,
+        settings: &RelaySettings,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("{}_relay_{number}", database.name));
         std::fs::create_dir_all(&folder).expect("created");
@@ -45,7 +64,9 @@ impl Relay {
         .expect("written");
         let port = free_port().await;
         let log = std::fs::File::create(folder.join("log")).expect("created");
-        let child = Command::new(env!("CARGO_BIN_EXE_outbox-relay"))
+        let mut program = Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
+        change(&mut program);
+        let child = program
             .args([
                 "run",
                 "--listen",

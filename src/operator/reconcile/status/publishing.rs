@@ -76,7 +76,10 @@ fn lasts(inputs: &ConditionInputs<'_>) -> bool {
         .chain(stopping.map(|(_, problem)| problem.since.as_deref()));
     begins.any(|since| {
         let since = since.and_then(|since| since.parse().ok());
-        since.is_none_or(|since| is_lasting(inputs, since))
+        // A clock that is far ahead must not hide a problem until its time has come.
+        let begins_later =
+            |since: Timestamp| since.duration_since(inputs.context.now) >= REPORTED_AFTER;
+        since.is_none_or(|since| is_lasting(inputs, since) || begins_later(since))
     })
 }
 

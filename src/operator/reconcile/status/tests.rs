@@ -357,6 +357,17 @@ fn a_problem_shows_at_once_for_an_older_or_new_relay_a_new_manifest_and_suspend(
     case.has(&["Publishing=False Suspended"]);
 }
 
+/// The clock by which `since` was written may be a day ahead.
+#[test]
+fn a_problem_whose_time_has_not_come_yet_shows_at_once() {
+    for (seconds, expected) in [(86_400, "False KafkaUnreachable"), (20, "True Publishing")] {
+        let mut case = running();
+        case.previous = having_run(90);
+        case.observed.reports = vec![outage(-seconds)];
+        case.has(&[&format!("Publishing={expected}")]);
+    }
+}
+
 #[test]
 fn advice_shows_without_stopping_anything() {
     for class in [
@@ -365,6 +376,19 @@ fn advice_shows_without_stopping_anything() {
     ] {
         Case::with(|case| case.observed.reports = vec![report(Some(class))])
             .has(&["Ready=True Ready", &format!("Publishing=True {class}")]);
+    }
+}
+
+/// A clock that is wrong stops nothing; brokers that reject the time stop their topic.
+#[test]
+fn a_problem_that_is_advice_stops_nothing_whatever_its_class() {
+    for (advice, publishing) in [(true, "True"), (false, "False")] {
+        Case::with(|case| {
+            let mut report = report(Some(ProblemClass::ClockSkew));
+            report.report.as_mut().expect("a report").problems[0].advice = advice;
+            case.observed.reports = vec![report];
+        })
+        .has(&[&format!("Publishing={publishing} ClockSkew")]);
     }
 }
 

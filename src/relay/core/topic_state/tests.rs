@@ -100,6 +100,34 @@ fn a_failed_topic_is_paused_longer_each_time_until_a_success() {
     assert!(states.next_due_at(start) <= Some(start + PAUSE_MIN));
 }
 
+/// The limits of a topic may not be known: its rows go on with the present time, which a broker
+/// with the same clock takes.
+#[test]
+fn a_rejected_time_is_sent_again_at_once_as_the_present_and_only_then_pauses_its_topic() {
+    let (mut states, start) = (active(1), Instant::now());
+    let skew = ProblemClass::ClockSkew;
+    assert!(!states[FIRST].needs_present_time(start));
+    states.on_failed(FIRST, skew, start);
+    assert!(states[FIRST].needs_present_time(start));
+    assert_eq!(
+        (states.due(start), states.problems()),
+        (vec![(FIRST, skew)], vec![])
+    );
+    states[FIRST].probe(skew);
+    assert_eq!(states.problems(), vec![], "it is being tried");
+    states.on_failed(FIRST, skew, start);
+    assert_eq!(
+        (states.due(start), states.problems()),
+        (vec![], vec![(FIRST, skew)])
+    );
+    states[FIRST].probe(skew);
+    assert_eq!(states.problems(), vec![(FIRST, skew)]);
+    assert!(states[FIRST].on_probe_accepted() && states[FIRST].is_active());
+    states[FIRST].on_success();
+    assert!(states[FIRST].needs_present_time(start + Duration::from_secs(3599)));
+    assert!(!states[FIRST].needs_present_time(start + PRESENT_TIME_FOR));
+}
+
 #[test]
 fn a_topic_with_a_rejected_record_is_slow_for_a_minute() {
     let (mut states, start) = (active(1), Instant::now());

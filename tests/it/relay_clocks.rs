@@ -1,0 +1,381 @@
+//! Clocks that are wrong. The time of a record is the row's, by the clock of the database: neither
+//! the node's clock nor a limit of the topic makes a row wait, or is its fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use outbox_relay::{
+    report::ProblemClass,
+    settings::{OnPoison, RelaySettings, TopicSettings},
+};
+
+use rdkafka::admin::{NewTopic, TopicReplication};
+
+use crate::{
+    cli::Cli,
+    harness::{
+        brokers::Brokers,
+        fake_clock::FakeClock,
+        kafka::{KafkaVersion, Record, create_topic_at, read_all_at, topic_name},
+        postgres::{Database, execute, value, values},
+        relay::{Relay, until},
+        writers::{Steady, verify},
+    },
+};
+
+const S: i64 = 1000;
+const MIN: i64 = 60 * S;
+const HOUR: i64 = 60 * MIN;
+const DAY: i64 = 24 * HOUR;
+
+fn topic(name: &str, on_poison: OnPoison) -> TopicSettings {
+    TopicSettings {
+        name: name.to_owned(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison,
+    }
+}
+
+/// Writes a row for each age in ms; a negative one is ahead. Each has a key of its own.
+async fn insert(database: &Database, topic: &str, ages_ms: &[i64]) {
+    let sql = format!(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload, created_at)
+         select 'a', 'key-' || n, 'E', '{topic}', 'p', clock_timestamp() - age * interval '1 ms'
+         from unnest(array{ages_ms:?}::bigint[]) with ordinality as ages (age, n)"
+    );
+    execute(&mut database.as_admin().await, &sql).await;
+}
+
+/// Time of the database, ms since 1970.
+async fn database_ms(database: &Database) -> i64 {
+    let sql = "select (extract(epoch from clock_timestamp()) * 1000)::bigint";
+    value(&mut database.as_admin().await, sql).await
+}
+
+/// `created_at` of the waiting rows by event id, in ms since 1970.
+async fn created_ms(database: &Database) -> BTreeMap<String, i64> {
+    let sql =
+        "select event_id || ' ' || floor(extract(epoch from created_at) * 1000) from outbox.event";
+    let rows = values::<String>(&mut database.as_admin().await, sql).await;
+    let split = |row: &String| {
+        let (id, ms) = row.split_once(' ').expect("two");
+        (id.to_owned(), ms.parse().expect("a number"))
+    };
+    rows.iter().map(split).collect()
+}
+
+async fn wait_until_drained(database: &Database) {
+    let mut admin = database.as_admin().await;
+    until("the outbox to be empty", async || {
+        (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
+    })
+    .await;
+}
+
+/// Nothing is parked, and nothing is a dead letter.
+async fn nothing_is_blamed(database: &Database) {
+    let sql = "select (select count(*) from outbox.parked_key) + (select count(*) from outbox.dead_letter)";
+    assert_eq!(value::<i64>(&mut database.as_admin().await, sql).await, 0);
+}
+
+fn ids(records: &[Record]) -> BTreeSet<String> {
+    records
+        .iter()
+        .map(|record| record.event_id().to_string())
+        .collect()
+}
+
+/// Publishes rows of these ages, and checks that each record has the time of its row, moved to the
+/// nearest one that is at most `age_max_ms` old and not ahead, within a second.
+async fn check_times(relay: &Case<'_>, ages_ms: &[i64], age_max_ms: i64) {
+    let Case {
+        database,
+        settings,
+        kafka,
+        clock,
+        topic,
+    } = relay;
+    insert(database, topic, ages_ms).await;
+    let (created, before) = (created_ms(database).await, database_ms(database).await);
+    let _relay = match clock {
+        Some(clock) => Relay::start_at(clock, database, settings).await,
+        None => Relay::start(database, settings).await,
+    };
+    wait_until_drained(database).await;
+    let after = database_ms(database).await;
+    let records = kafka.read(topic).await;
+    assert_eq!(
+        (records.len(), ids(&records).len()),
+        (ages_ms.len(), ages_ms.len())
+    );
+    for record in &records {
+        let own = created[&record.event_id().to_string()];
+        let timestamp = record.timestamp_ms.expect("a time");
+        let earliest = own.clamp(before - age_max_ms, before) - S;
+        let latest = own.clamp(after - age_max_ms, after) + S;
+        assert!(
+            (earliest..=latest).contains(&timestamp),
+            "{topic}: created {} ms before the start, the record {} ms",
+            before - own,
+            before - timestamp
+        );
+    }
+    nothing_is_blamed(database).await;
+}
+
+struct Case<'a> {
+    database: &'a Database,
+    settings: &'a RelaySettings,
+    kafka: KafkaVersion,
+    clock: Option<&'a FakeClock>,
+    topic: String,
+}
+
+/// Problems of clocks that the relay reports: those that stop nothing, or those of topics.
+async fn clock_skew(relay: &Relay, advice: bool) -> Vec<String> {
+    let report = relay.report().await;
+    let problems = report.into_iter().flat_map(|report| report.problems);
+    problems
+        .filter(|problem| problem.class == ProblemClass::ClockSkew && problem.advice == advice)
+        .map(|problem| problem.message)
+        .collect()
+}
+
+/// The brokers reject times that are more than an hour ahead, by their default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_keep_their_times_when_the_clock_of_the_node_is_a_day_off() {
+    let ages = [0, 20 * MIN, 3 * HOUR, 400 * DAY, -2 * HOUR];
+    for ahead in [-DAY / S, DAY / S, 3605] {
+        let clock = FakeClock::ahead_by(ahead);
+        for on_poison in [OnPoison::Block, OnPoison::DeadLetter] {
+            let database = Database::create(15).await.migrated().await;
+            let name = topic_name("clock");
+            let kafka = KafkaVersion::V4_3;
+            kafka
+                .create_topic_with(&name, 3, &[("retention.ms", "3600000")])
+                .await;
+            let settings = database.publishing_to(kafka, vec![topic(&name, on_poison)]);
+            let case = Case {
+                database: &database,
+                settings: &settings,
+                kafka,
+                clock: Some(&clock),
+                topic: name,
+            };
+            check_times(&case, &ages, 30 * MIN).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_timestamps_make_no_row_wait_however_old_or_far_ahead_it_is() {
+    const BEFORE: &str = "message.timestamp.before.max.ms";
+    const AFTER: &str = "message.timestamp.after.max.ms";
+    const DIFFERENCE: &str = "message.timestamp.difference.max.ms";
+    let ages = [0, 20 * S, 75 * S, 10 * MIN, 2 * HOUR, -30 * S, -DAY];
+    for (kafka, property, limit, age_max) in [
+        (KafkaVersion::V4_3, BEFORE, "60000", 30 * S),
+        (KafkaVersion::V4_3, AFTER, "1000", 30 * MIN),
+        (KafkaVersion::V4_3, "retention.ms", "600000", 5 * MIN),
+        (
+            KafkaVersion::V4_3,
+            "message.timestamp.type",
+            "CreateTime",
+            30 * MIN,
+        ),
+        (KafkaVersion::V3_8, DIFFERENCE, "60000", 30 * S),
+        (KafkaVersion::V3_8, AFTER, "1000", 30 * MIN),
+    ] {
+        for on_poison in [OnPoison::Block, OnPoison::DeadLetter] {
+            let database = Database::create(15).await.migrated().await;
+            let name = topic_name("limit");
+            kafka
+                .create_topic_with(&name, 2, &[(property, limit)])
+                .await;
+            let settings = database.publishing_to(kafka, vec![topic(&name, on_poison)]);
+            let case = Case {
+                database: &database,
+                settings: &settings,
+                kafka,
+                clock: None,
+                topic: name,
+            };
+            check_times(&case, &ages, age_max).await;
+        }
+    }
+}
+
+/// The clock is set on and back by a day while rows are written. The clients of Kafka are replaced
+/// when it was set back, and nothing is published twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_stepped_under_load_changes_nothing_of_what_is_published() {
+    let database = Database::create(15).await.migrated().await;
+    let (name, kafka) = (topic_name("stepped"), KafkaVersion::V4_3);
+    kafka.create_topic(&name).await;
+    let settings = database.publishing_to(kafka, vec![topic(&name, OnPoison::DeadLetter)]);
+    let clock = FakeClock::ahead_by(0);
+    let relay = Relay::start_at(&clock, &database, &settings).await;
+    let steady = Steady::start(&database, &name, 20);
+    let mut rows = 0;
+    for (ahead, words) in [
+        (86_400, Some("24 h ahead of")),
+        (-86_400, Some("24 h behind")),
+        (-3600, Some("60 min behind")),
+        (0, None),
+    ] {
+        rows += 400;
+        steady.wait_until_written(rows).await;
+        clock.set(ahead);
+        until(&format!("the problem of {ahead} s"), async || {
+            let found = clock_skew(&relay, true).await;
+            let is_right = match words {
+                Some(words) => found.iter().any(|message| message.contains(words)),
+                None => found.is_empty(),
+            };
+            is_right.then_some(())
+        })
+        .await;
+        let metric = format!("outbox_events_published_total{{topic=\"{name}\"}}");
+        let published = relay.metric(&metric).await;
+        until("rows to be published after the step", async || {
+            (relay.metric(&metric).await >= published + 100.0).then_some(())
+        })
+        .await;
+    }
+    let committed = steady.stop().await;
+    wait_until_drained(&database).await;
+    let records = kafka.read(&name).await;
+    assert_eq!(verify(&committed, &records), 0, "duplicates");
+    for record in &records {
+        let created: jiff::Timestamp = record.headers["outbox_created_at"].parse().expect("a time");
+        let timestamp = record.timestamp_ms.expect("a time");
+        let apart = (timestamp - created.as_millisecond()).abs();
+        assert!(apart < S, "{created} became {timestamp}");
+    }
+    nothing_is_blamed(&database).await;
+    let latency = relay.metric("outbox_publish_latency_seconds_sum").await;
+    assert!(
+        latency < 3600.0,
+        "{latency} s in total: the clock of the node is in it"
+    );
+}
+
+/// Brokers whose clock is two hours behind reject all times of the database, by their default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_whose_brokers_have_another_time_waits_without_blame_until_it_is_corrected() {
+    let brokers = Brokers::start_at(FakeClock::ahead_by(-7200)).await;
+    let (own, appended) = (topic_name("own"), topic_name("appended"));
+    for (name, kind) in [(&own, "CreateTime"), (&appended, "LogAppendTime")] {
+        let topic = NewTopic::new(name, 2, TopicReplication::Fixed(1));
+        create_topic_at(
+            &brokers.servers(),
+            &topic.set("message.timestamp.type", kind),
+        )
+        .await;
+    }
+    let database = Database::create(15).await.migrated().await;
+    let topics = [
+        topic(&own, OnPoison::Block),
+        topic(&appended, OnPoison::DeadLetter),
+    ];
+    let mut settings = database.publishing(topics.to_vec());
+    settings.kafka.bootstrap_servers = vec![brokers.servers()];
+    for name in [&own, &appended] {
+        insert(&database, name, &[0; 50]).await;
+    }
+    let relay = Relay::start(&database, &settings).await;
+    until("the problem of the topic", async || {
+        let found = clock_skew(&relay, false).await;
+        found
+            .iter()
+            .any(|message| message.contains(&own))
+            .then_some(())
+    })
+    .await;
+    until("the problem of the brokers", async || {
+        let found = clock_skew(&relay, true).await;
+        found
+            .iter()
+            .any(|message| message.contains("2 h behind"))
+            .then_some(())
+    })
+    .await;
+    let waiting = "select string_agg(distinct topic, ',') from outbox.event";
+    until("the other topic's rows to be published", async || {
+        let waiting = value::<String>(&mut database.as_admin().await, waiting).await;
+        (waiting == own).then_some(())
+    })
+    .await;
+    nothing_is_blamed(&database).await;
+    brokers.set_clock(0);
+    wait_until_drained(&database).await;
+    nothing_is_blamed(&database).await;
+    for name in [own.clone(), appended] {
+        let servers = brokers.servers();
+        let records = tokio::task::spawn_blocking(move || read_all_at(&servers, &name))
+            .await
+            .expect("read");
+        assert_eq!((records.len(), ids(&records).len()), (50, 50));
+    }
+    until("the problem of the topic to end", async || {
+        clock_skew(&relay, false).await.is_empty().then_some(())
+    })
+    .await;
+}
+
+on_oldest_and_newest_server! {
+/// Rows of a topic that does not exist wait, so that all that shows waiting rows is asked, too.
+async fn times_that_rfc_3339_cannot_hold_are_the_nearest_that_it_can(database: Database) {
+    const FIRST: &str = "0001-01-01T00:00:00.000000Z";
+    const LAST: &str = "9999-12-31T23:59:59.999999Z";
+    let times = [
+        ("-infinity", FIRST),
+        ("4713-01-01 00:00:00+00 BC", FIRST),
+        ("0001-12-31 23:59:59.999999+00 BC", FIRST),
+        ("0001-01-01 00:00:00+00", FIRST),
+        ("9999-12-31 23:59:59.999999+00", LAST),
+        ("10000-01-01 00:00:00+00", LAST),
+        ("294276-12-31 23:59:59.999999+00", LAST),
+        ("infinity", LAST),
+    ];
+    let database = database.migrated().await;
+    let (name, kafka) = (topic_name("odd-times"), KafkaVersion::V4_3);
+    let settings = database.publishing_to(kafka, vec![topic(&name, OnPoison::Block)]);
+    let relay = Relay::start(&database, &settings).await;
+    let mut admin = database.as_admin().await;
+    let oldest = async || relay.report().await?.backlog?.oldest_at;
+    // The last one first: while it is alone, it is the oldest.
+    for (time, expected) in times.iter().rev() {
+        let sql = format!(
+            "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, created_at) \
+             values ('a', '{expected}', 'E', '{name}', '{time}')"
+        );
+        execute(&mut admin, &sql).await;
+        let shown = Cli::new(&database).json("status").to_string();
+        let seconds = expected.split('.').next().expect("a time");
+        assert!(shown.contains(seconds), "{time}: {shown}");
+        if *time == "infinity" || *time == "-infinity" {
+            until(&format!("{time} as the oldest time"), async || {
+                (oldest().await.as_deref() == Some(*expected)).then_some(())
+            })
+            .await;
+        }
+    }
+    kafka.create_topic(&name).await;
+    wait_until_drained(&database).await;
+    let records = kafka.read(&name).await;
+    assert_eq!(records.len(), times.len());
+    for record in &records {
+        assert_eq!(record.headers["outbox_created_at"], record.key);
+    }
+    nothing_is_blamed(&database).await;
+    let dead = format!(
+        "insert into outbox.dead_letter (id, lane, event_id, aggregate_type, aggregate_id, event_type, \
+         destination, headers, created_at, class, attempts, first_failed_at) values \
+         (1, 1, gen_random_uuid(), 'a', 'k', 'E', '{name}', '{{}}', 'infinity', 'RecordRejected', 1, now())"
+    );
+    execute(&mut admin, &dead).await;
+    let dead = Cli::new(&database).json("dead-letters list");
+    assert!(dead.to_string().contains("9999-12-31T23:59:59Z"), "{dead}");
+}
+}
