@@ -32,8 +32,9 @@ pub enum Bug {
     SecondRecordEarly,
     /// Kafka clients are kept when the wall clock is set back.
     ClockUnnoticed,
-    /// A changed schema is not noticed. For bugs that are planted in the database.
-    SchemaUnchecked,
+    /// A schema that was changed by hand is used. It lets bugs that are planted in the database
+    /// show.
+    Unguarded,
 }
 
 #[cfg(feature = "planted-bugs")]

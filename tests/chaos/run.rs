@@ -94,10 +94,9 @@ async fn run_once(
     );
     let planted = match control.map(|control| control.bug) {
         Some(PlantedBug::Relay(bug)) => vec!["--planted-bug".to_owned(), bug.to_owned()],
-        Some(PlantedBug::Database(_)) => {
-            vec!["--planted-bug".to_owned(), "schema-unchecked".to_owned()]
-        }
-        None => vec![],
+        // Otherwise relays would find the bug themselves, and publish nothing.
+        Some(PlantedBug::Database(_)) => vec!["--planted-bug".to_owned(), "unguarded".to_owned()],
+        _ => vec![],
     };
     let testbed = Testbed::create(&Options {
         root: &arguments.root,

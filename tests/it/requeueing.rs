@@ -264,6 +264,7 @@ const BACK_TO_LEVEL_1: &str = "
   drop function outbox.settle(smallint[], bigint[], uuid[], tid[]);
   drop function outbox.resume_sequence;
   drop view outbox.sequence_state;
+  drop function outbox.server_place, outbox.server_numbers;
   drop table outbox.origin;
   drop function outbox.park_key, outbox.bury, outbox.skip_parked, outbox.requeue, \
   outbox.requeue_many;

@@ -139,8 +139,18 @@ fn additions_stop_publishing_only_if_they_can_change_hide_or_keep_rows() {
             "trigger audit on event",
             "enabled, AFTER INSERT OR DELETE ON event",
         ),
-        ("trigger audit on event", "enabled, BEFORE UPDATE ON event"),
-        ("trigger audit on event", "disabled, BEFORE INSERT ON event"),
+        (
+            "trigger audit on event",
+            "enabled, BEFORE UPDATE ON event FOR EACH ROW",
+        ),
+        (
+            "trigger audit on event",
+            "disabled, BEFORE INSERT ON event FOR EACH ROW",
+        ),
+        (
+            "trigger audit on event",
+            "enabled, BEFORE DELETE ON event FOR EACH STATEMENT",
+        ),
         ("rule nothing on event", "beside update"),
     ];
     for (name, fact) in tolerable {
@@ -149,12 +159,12 @@ fn additions_stop_publishing_only_if_they_can_change_hide_or_keep_rows() {
     let unsafe_ones = [
         (
             "trigger t on event",
-            "enabled, BEFORE INSERT ON event",
+            "enabled, BEFORE INSERT ON event FOR EACH ROW",
             "drop trigger t on outbox.event",
         ),
         (
             "trigger t on event",
-            "enabled, BEFORE DELETE ON event",
+            "enabled, BEFORE DELETE ON event FOR EACH ROW",
             "drop trigger t on outbox.event",
         ),
         (
