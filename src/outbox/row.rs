@@ -15,7 +15,6 @@ use crate::outbox::{
     row_sql::FETCHED_BYTES_MAX,
     row_text::{OwnedRowText, RowText},
     snapshot::{ParseSnapshotError, Snapshot},
-    store::{LaneRead, WantedRow},
 };
 
 /// A committed row that waits to be published.
@@ -50,7 +49,7 @@ pub enum Content {
 pub enum RowFault {
     /// The text of this column cannot become UTF-8.
     NotUtf8(TextColumn),
-    /// It is larger than the relay reads.
+    /// The row is larger than the relay reads.
     TooLarge,
 }
 
@@ -244,10 +243,9 @@ pub struct Fetched {
 impl Fetched {
     /// Puts rows that were read by their names in the places of the unread ones. A lane is cut at
     /// the first row of `wanted` that does not exist any more.
-    pub fn fill(&mut self, wanted: &[WantedRow], read: Vec<OutboxRow>) {
+    pub fn fill(&mut self, wanted: &BTreeSet<RowIdentity>, read: Vec<OutboxRow>) {
         let mut read: BTreeMap<RowIdentity, OutboxRow> =
             read.into_iter().map(|row| (row.identity(), row)).collect();
-        let wanted: BTreeSet<RowIdentity> = wanted.iter().map(|wanted| wanted.row).collect();
         let mut cut = Vec::new();
         self.rows.retain_mut(|row| {
             if cut.contains(&row.lane) {
@@ -263,15 +261,13 @@ impl Fetched {
         self.cut.append(&mut cut);
     }
 
-    /// Records the lanes whose limit of bytes was reached.
-    fn cut_at_limits(&mut self, reads: &[LaneRead], bytes: &BTreeMap<Lane, i64>) {
-        let is_cut = |read: &&LaneRead| {
-            bytes
-                .get(&read.lane)
-                .is_some_and(|of| *of >= read.bytes_max)
-        };
-        self.cut
-            .extend(reads.iter().filter(is_cut).map(|read| read.lane));
+    /// Records the lanes of which as many bytes were read as `limits` allow.
+    fn cut_at_limits(&mut self, limits: &[(Lane, i64)], bytes: &BTreeMap<Lane, i64>) {
+        for (lane, bytes_max) in limits {
+            if bytes.get(lane).is_some_and(|of_lane| of_lane >= bytes_max) {
+                self.cut.push(*lane);
+            }
+        }
     }
 }
 
@@ -368,13 +364,13 @@ impl Decoder {
         self.rows
     }
 
-    /// Ends decoding. `limited` are the lanes whose bytes the statement limits.
+    /// Ends decoding. `limits` are the lanes whose bytes the statement limits.
     ///
     /// # Errors
     /// Returns an error when the row that describes the statement is missing.
     pub(super) fn finish(
         self,
-        limited: &[LaneRead],
+        limits: &[(Lane, i64)],
     ) -> Result<(FetchMoment, Fetched), DecodeError> {
         let (moment, snapshot) = self.statement.ok_or(DecodeError::NoSnapshot)?;
         let mut fetched = Fetched {
@@ -383,7 +379,7 @@ impl Decoder {
             scanned: self.scanned,
             cut: Vec::new(),
         };
-        fetched.cut_at_limits(limited, &self.lane_bytes);
+        fetched.cut_at_limits(limits, &self.lane_bytes);
         Ok((moment, fetched))
     }
 }
@@ -432,18 +428,20 @@ fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
         event_id: row.try_get(3)?,
         ctid: ctid(row)?,
         created_at_us: timestamp_us(row, 11)?,
-        content: content(row, headers.is_some())?,
+        content: content(row, headers)?,
         text: OwnedRowText::new(text),
     })
 }
 
 /// What was read of a row; everything if its headers, which are never null, were.
-fn content(row: &PgRow, has_headers: bool) -> Result<Content, DecodeError> {
+fn content(row: &PgRow, headers: Option<&str>) -> Result<Content, DecodeError> {
     let bytes: i64 = row.try_get(13)?;
     let bytes = usize::try_from(bytes).map_err(|_| DecodeError::Value)?;
     Ok(match row.try_get::<Option<&str>, _>(14)? {
         Some(fault) => Content::Faulty(RowFault::from_text(fault)?, bytes),
-        None if has_headers => Content::Whole(row.try_get::<Option<&[u8]>, _>(9)?.map(Box::from)),
+        None if headers.is_some() => {
+            Content::Whole(row.try_get::<Option<&[u8]>, _>(9)?.map(Box::from))
+        }
         None => Content::Unread(bytes),
     })
 }

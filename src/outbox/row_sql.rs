@@ -1,48 +1,50 @@
 //! The parts that all statements share which read rows: how large a row is, and its columns. Pure.
 //!
-//! A template has `@bytes(e)@`, `@columns(e, limit)@`, `@key(e)@` and `@text(e, column)@`, where `e`
-//! is the row and `limit` the bytes up to which payload and headers are read.
-
-use crate::settings::SchemaName;
+//! A template has `@bytes(e)@`, `@columns(e, limit)@`, `@key(e)@` and `@text(e, column)@`, where
+//! `e` is the row and `limit` the bytes up to which payload and headers are read.
 
 /// How text columns are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextReading {
-    /// As they are. The server refuses the whole answer if one of them cannot become UTF-8.
+    /// Texts come as they are. The server refuses the whole answer if one cannot become UTF-8.
     Plain,
-    /// Through functions that replace such a text. They take some us for each row.
+    /// Functions replace such a text. They take some us for each row.
     Checked,
 }
 
-/// Of a larger row, in bytes, fetches read only the size.
+/// Largest row, in bytes, of which a fetch reads more than the size.
 pub const FETCHED_BYTES_MAX: usize = 64 << 10;
 /// Longest text column, in bytes, that is read of a row whose payload is not. A longer Kafka key is
 /// rejected: each fetch would have to read it.
 pub const TEXT_BYTES_MAX: usize = 64 << 10;
 
-/// Size of a row in bytes: payload, texts and headers. It reads no value that is stored out of line,
-/// but for headers that are compressed. At most 200 compressed bytes hold less than 64 KiB.
-const BYTES: &str = "(coalesce(octet_length({r}.payload), 0)::bigint + octet_length({r}.aggregate_type)
-    + octet_length({r}.aggregate_id) + octet_length({r}.event_type) + coalesce(octet_length({r}.event_key), 0)
-    + case when pg_column_size({r}.headers) <= 200 or pg_column_compression({r}.headers) is null
+/// Size of a row in bytes: payload, texts and headers. It reads no value that is stored out of
+/// line, but for headers that are compressed. At most 200 compressed bytes hold less than 64 KiB.
+const BYTES: &str = "(coalesce(octet_length({r}.payload), 0)::bigint
+    + octet_length({r}.aggregate_type) + octet_length({r}.aggregate_id)
+    + octet_length({r}.event_type) + coalesce(octet_length({r}.event_key), 0)
+    + case
+      when pg_column_size({r}.headers) <= 200 or pg_column_compression({r}.headers) is null
       then pg_column_size({r}.headers) else octet_length({r}.headers::text) end)";
 
 /// The columns of a row, in the order in which they are decoded. A text that is too long to be read
 /// with every fetch is replaced by the row's event_id.
 const COLUMNS: &str = "{r}.lane, {r}.id, {r}.event_id,
-  @long({r}, aggregate_type, {limit})@, @long({r}, aggregate_id, {limit})@, @long({r}, event_type, {limit})@, {r}.topic,
-  @long({r}, event_key, {limit})@, case when {r}.bytes <= {limit} then {r}.payload end,
-  case when {r}.bytes <= {limit} then @headers({r})@ end, {r}.created_at, tidsend({r}.place), {r}.bytes, @fault({r}, {limit})@";
+  @long({r}, aggregate_type, {limit})@, @long({r}, aggregate_id, {limit})@,
+  @long({r}, event_type, {limit})@, {r}.topic, @long({r}, event_key, {limit})@,
+  case when {r}.bytes <= {limit} then {r}.payload end,
+  case when {r}.bytes <= {limit} then @headers({r})@ end,
+  {r}.created_at, tidsend({r}.place), {r}.bytes, @fault({r}, {limit})@";
 
 impl TextReading {
     /// Inserts the shared parts into a template.
     #[must_use]
-    pub fn expand(self, template: &str, schema: &SchemaName) -> String {
+    pub fn expand(self, template: &str) -> String {
         let mut text = template.to_owned();
         while let Some((before, call, after)) = next_call(&text) {
             text = format!("{before}{}{after}", self.part(call));
         }
-        text.replace("@schema@", &super::schema::quoted(schema.as_str()))
+        text
     }
 
     /// The text of one part, such as `bytes(e)`.

@@ -292,7 +292,11 @@ pub fn statement(template: &'static str, schema: &SchemaName) -> SqlStr {
 /// [`TextReading::expand`](crate::outbox::row_sql::TextReading::expand).
 #[must_use]
 pub fn row_statement(template: &str, reading: TextReading, schema: &SchemaName) -> SqlStr {
-    AssertSqlSafe(Arc::<str>::from(reading.expand(template, schema))).into_sql_str()
+    AssertSqlSafe(Arc::<str>::from(in_schema(
+        &reading.expand(template),
+        schema,
+    )))
+    .into_sql_str()
 }
 
 /// Builds a statement from a template, with the quoted names of the schema and a role in place of

@@ -168,8 +168,8 @@ pub struct Core {
     /// Upper bound of `pause`.
     poll_interval: Duration,
     doorbell: Doorbell,
-    /// Bytes of the largest row that recent fetches read; shrinks with each fetch. `None` before the
-    /// first row.
+    /// Bytes of the largest row that recent fetches read; shrinks with each fetch. `None` before
+    /// the first row.
     largest_row: Option<usize>,
 }
 

@@ -4,7 +4,7 @@
 use outbox_relay::{
     outbox::{
         Lane, OutboxRow, ParkedKey, ParkedRow, RowId, RowIdentity, Store, WantedRow,
-        row_sql::TextReading,
+        row_sql::TextReading, schema::row_statement,
     },
     report::ProblemClass,
 };
@@ -319,10 +319,12 @@ on_each_server! {
         let mut relay = database.connect_as(&database.relay).await;
         execute(&mut relay, settings).await;
         let schema = "outbox".to_owned().try_into().expect("a name");
-        let text = TextReading::Plain.expand(
+        let text = row_statement(
             include_str!("../../src/outbox/sql/fetch_by_ids.sql"),
+            TextReading::Plain,
             &schema,
         );
+        let text = text.as_str();
         execute(
             &mut relay,
             &format!("prepare named (smallint[], bigint[], uuid[], bigint[]) as {text}"),

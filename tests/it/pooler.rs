@@ -10,8 +10,10 @@ use std::{
 use outbox_relay::{
     outbox::{
         Connections, FetchFilter, FetchRequest, Lane, LaneRead, Pools, READER_OPTIONS, RowId,
-        SettleRow, Statement, Store, WantedRow, connect::Connect, row_sql::TextReading,
-        schema::check_schema,
+        SettleRow, Statement, Store, WantedRow,
+        connect::Connect,
+        row_sql::TextReading,
+        schema::{check_schema, row_statement},
     },
     report::ProblemClass,
     settings::RelaySettings,
@@ -429,8 +431,8 @@ async fn plan_of(
     connections: &Connections,
 ) -> String {
     let schema = "outbox".to_owned().try_into().expect("a name");
-    let fetch = TextReading::Plain.expand(fetch, &schema);
-    let explain = AssertSqlSafe(format!("explain {fetch}"));
+    let fetch = row_statement(fetch, TextReading::Plain, &schema);
+    let explain = AssertSqlSafe(format!("explain {}", fetch.as_str()));
     let explain = sqlx::query(explain)
         .bind((0..64).collect::<Vec<i16>>())
         .bind(vec![0_i64; 64])

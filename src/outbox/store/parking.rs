@@ -1,5 +1,5 @@
-//! Rows that Kafka rejected: parking their keys, moving them to the dead letters; and numbers of the
-//! whole table. IO.
+//! Rows that Kafka rejected: parking their keys, moving them to the dead letters; and numbers of
+//! the whole table. IO.
 
 use std::fmt;
 

@@ -31,7 +31,7 @@ pub struct FetchRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedRow {
     pub row: RowIdentity,
-    /// Of a row that is larger, in bytes, only the size is read.
+    /// Limit in bytes: only the size is read of a row that is larger.
     pub bytes_max: usize,
 }
 

@@ -66,12 +66,13 @@ impl Store {
         }
         let fetch = || self.fetch_statement(request);
         let (_end, decoder) = self.read(Operation::FetchRows, fetch, i64::MAX).await?;
-        let fetched = decoder.finish(&request.lanes);
+        let limits = column(&request.lanes, |read| (read.lane, read.bytes_max));
+        let fetched = decoder.finish(&limits);
         fetched.map_err(failed(Operation::FetchRows))
     }
 
-    /// Reads those of the given rows that still exist, in the order of lane and id. Of a row that is
-    /// larger than its limit only the size is read.
+    /// Reads those of the given rows that still exist, in the order of lane and id. Of a row that
+    /// is larger than its limit only the size is read.
     ///
     /// # Errors
     /// Returns an error when the database fails, or its answer cannot be decoded.
@@ -90,8 +91,8 @@ impl Store {
         Ok(read?.1.into_rows())
     }
 
-    /// Reads and decodes rows. Breaks off once what was read exceeds `bytes_max`. When a text cannot
-    /// become UTF-8, it reads them once more, and from then on all texts are checked.
+    /// Reads and decodes rows. Breaks off once what was read exceeds `bytes_max`. When a text
+    /// cannot become UTF-8, it reads them once more, and from then on all texts are checked.
     async fn read<'q>(
         &self,
         operation: Operation,

@@ -259,10 +259,11 @@ impl Isolation {
 
     /// Whether enough rows of a topic wait to be probed: more would only take memory.
     pub(super) fn has_enough_candidates(&self, topic: TopicIndex) -> bool {
-        self.waiting_rows(topic) >= PROBED_ROWS_MAX || self.has_enough_bytes(topic)
+        self.waiting_rows(topic) >= PROBED_ROWS_MAX
+            || self.bisect.candidate_bytes(topic) >= PROBED_TOPIC_BYTES_MAX
     }
 
-    /// Whether rows of so many bytes wait to be probed that no more are looked up.
+    /// Whether the rows that wait to be probed are so large that no more are looked up.
     fn has_enough_bytes(&self, topic: TopicIndex) -> bool {
         let (of_topic, of_all) = self.bisect.bytes(topic);
         of_topic >= PROBED_TOPIC_BYTES_MAX || of_topic > 0 && of_all >= PROBED_BYTES_MAX
@@ -365,13 +366,15 @@ impl Isolation {
     }
 
     /// Records that the first row of a retried key was looked up. The pause of the key ends with
-    /// its probe, or now if the row does not exist.
-    fn on_retry_looked_up(&mut self, topic: TopicIndex, key: &str) {
-        if let Some(paused) = self.paused_key_mut(topic, key)
-            && paused.pause == KeyPause::Retrying
-        {
+    /// its probe, or now if the row does not exist. Returns whether the key is still retried.
+    fn on_retry_looked_up(&mut self, topic: TopicIndex, key: &str) -> bool {
+        let paused = self.paused_key_mut(topic, key);
+        let paused = paused.filter(|paused| paused.pause == KeyPause::Retrying);
+        let is_retried = paused.is_some();
+        if let Some(paused) = paused {
             paused.pause = KeyPause::Probing;
         }
+        is_retried
     }
 
     fn paused_key_mut(&mut self, topic: TopicIndex, key: &str) -> Option<&mut PausedKey> {

@@ -13,11 +13,11 @@ use crate::{
     },
 };
 
-/// A row that is so many times larger than its topic's limit is rejected without being read:
-/// compression makes few payloads smaller than that.
+/// A row that is larger than its topic's limit by more than this factor is rejected without being
+/// read: compression makes few payloads smaller than that.
 pub(crate) const COMPRESSION_MAX: usize = 8;
-/// A row may take this part of the memory that the process may use. While it is sent, librdkafka has
-/// it, and its request.
+/// A row may take this part of the memory that the process may use. While it is sent, librdkafka
+/// has it, and its request.
 const MEMORY_DIVISOR: usize = 3;
 /// Larger rows are sent alone, one at a time, whatever their topic takes: the rows that are read
 /// with others share the window.
@@ -34,11 +34,11 @@ const LOOKUP_BYTES_MAX: usize = 4 << 20;
 /// What is done with a row because of its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sending {
-    /// It is sent by the main producer.
+    /// The main producer sends it, in batches.
     WithOthers,
-    /// It is sent alone by the probe producer: its topic may reject it.
+    /// The probe producer sends it alone: its topic may reject it.
     Alone,
-    /// It is rejected without being read.
+    /// The row is rejected without being read.
     TooLarge,
 }
 
@@ -130,8 +130,8 @@ fn shared_max(limit: Option<usize>) -> usize {
     limit.unwrap_or(TOPIC_BYTES_UNKNOWN).min(SHARED_BYTES_MAX)
 }
 
-/// What is done with the large rows of a fetch, and of a look-up. It outlives the core's turn, while
-/// they are read.
+/// What is done with the large rows of a fetch, and of a look-up. It outlives the core's turn,
+/// while they are read.
 #[derive(Clone, Debug)]
 pub struct LargeRows {
     pub(super) routes: Arc<Routes>,
@@ -139,8 +139,9 @@ pub struct LargeRows {
 }
 
 impl LargeRows {
-    /// Which rows of a fetch are to be read by their names: those that are sent with others, as many
-    /// as there is room for. A lane is cut at the first one without room, and read again from there.
+    /// Which rows of a fetch are to be read by their names: those that are sent with others, as far
+    /// as there is room for them. A lane is cut at the first one without room, and read again from
+    /// there.
     #[must_use]
     pub fn plan_fetch(&self, request: &FetchRequest, fetched: &mut Fetched) -> Vec<WantedRow> {
         let mut bytes: usize = fetched.rows.iter().map(OutboxRow::read_bytes).sum();
@@ -170,8 +171,7 @@ impl LargeRows {
         self.judge(row) == Some(Sending::WithOthers) && row.is_unread()
     }
 
-    /// Which rows that were looked up are to be read: as many as may wait to be sent, one in any
-    /// case.
+    /// Which rows that were looked up are to be read: up to a limit of bytes, and one in any case.
     #[must_use]
     pub fn plan_lookup(&self, rows: &mut [OutboxRow]) -> Vec<WantedRow> {
         let (mut wanted, mut bytes) = (Vec::new(), 0);
@@ -220,9 +220,9 @@ impl Core {
         }
     }
 
-    /// How many rows of a lane, from the first on, may be taken now. A row that is sent alone, or is
-    /// rejected, waits until no earlier row of its lane is with the main producer: it may have the
-    /// same key. A row whose payload was not read is read with the next fetch.
+    /// How many rows of a lane, from the first on, may be taken now. A row that is sent alone, or
+    /// is rejected, waits until no earlier row of its lane is with the main producer: it may have
+    /// the same key. A row whose payload was not read is read with the next fetch.
     pub(super) fn rows_before_waiting(&self, lane: Lane, rows: &[OutboxRow]) -> usize {
         let mut sent = false;
         for (at, row) in rows.iter().enumerate() {

@@ -81,6 +81,7 @@ async fn read(store: &Store, request: &FetchRequest, large: &LargeRows) -> Fetch
     let wanted = large.plan_fetch(request, &mut fetched);
     if !wanted.is_empty() {
         let rows = store.fetch_by_ids(&wanted).await?;
+        let wanted = wanted.iter().map(|wanted| wanted.row).collect();
         fetched.fill(&wanted, rows);
     }
     Ok((sequence, fetched))

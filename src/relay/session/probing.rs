@@ -63,8 +63,8 @@ impl Session<'_> {
         }
     }
 
-    /// Counts a row that was rejected without being sent. If it is too large, the limit of its topic
-    /// may have been raised since it was read.
+    /// Counts a row that was rejected without being sent. If it is too large, the limit of its
+    /// topic may have been raised since it was read.
     fn note_judged(&self, rejected: &RejectedRow) {
         if let Some(fault) = rejected.fault {
             self.record_failure(rejected.topic, rejected.class);

@@ -24,6 +24,8 @@ enum Purpose {
     Batch(BatchNumber),
     /// The row shows whether its topic takes records again.
     Topic,
+    /// The row is sent alone because of its size.
+    Alone,
 }
 
 /// Rows of one topic that are probed together.
@@ -267,6 +269,23 @@ impl Bisect {
             }
         }
         (of_topic, of_all)
+    }
+
+    /// Bytes of the rows of rejected batches of a topic that are probed or wait for it.
+    pub(crate) fn candidate_bytes(&self, topic: TopicIndex) -> usize {
+        let of_topic = self.groups().filter(|group| group.topic == topic);
+        let candidates = of_topic.filter(|group| group.purpose != Purpose::Alone);
+        candidates.map(ProbeGroup::bytes).sum()
+    }
+
+    /// Queues a row that is sent alone because of its size.
+    pub(crate) fn add_alone(&mut self, topic: TopicIndex, row: OutboxRow) {
+        self.queue.push_back(ProbeGroup {
+            topic,
+            rows: vec![row],
+            purpose: Purpose::Alone,
+            attempts: 0,
+        });
     }
 
     /// Queues the rows of a batch that was rejected with `class`, or of a topic where a rejection
@@ -514,7 +533,7 @@ fn batch_of(
 ) -> Option<&mut RejectedBatch> {
     match purpose {
         Purpose::Batch(number) => batches.get_mut(&number),
-        Purpose::Topic => None,
+        Purpose::Topic | Purpose::Alone => None,
     }
 }
 

@@ -100,12 +100,16 @@ impl Core {
             },
             LookupPurpose::RetryKey(key) => {
                 self.isolation.on_retry_looked_up(topic, key);
-                self.pause_candidates(topic, Some(lookup.class), rows);
+                self.pause_candidates(topic, lookup.class, rows);
                 self.end_probed_keys(now);
             }
             LookupPurpose::Alone(key) => {
-                self.isolation.on_retry_looked_up(topic, key);
-                self.pause_candidates(topic, None, rows);
+                // Without the pause of its key, a row may be with the main producer soon.
+                if self.isolation.on_retry_looked_up(topic, key) {
+                    for row in rows {
+                        self.isolation.bisect.add_alone(topic, row);
+                    }
+                }
                 self.end_probed_keys(now);
             }
             LookupPurpose::Candidates => self.on_candidates_known(lookup, rows, now),
@@ -137,24 +141,20 @@ impl Core {
         // If the topic is paused for another reason by now, its rows are read again after that
         // pause.
         if self.topics[lookup.topic].on_candidates_known(now) {
-            self.pause_candidates(lookup.topic, Some(lookup.class), rows);
+            self.pause_candidates(lookup.topic, lookup.class, rows);
             self.resume_topic(lookup.topic, now);
         }
     }
 
     /// Pauses the keys of candidates, and queues the rows for their probes. Rows of one key are all
     /// in one lane, so their order is kept.
-    /// `class` is why they were rejected, if they were.
-    fn pause_candidates(
-        &mut self,
-        topic: TopicIndex,
-        class: Option<ProblemClass>,
-        rows: Vec<OutboxRow>,
-    ) {
+    fn pause_candidates(&mut self, topic: TopicIndex, class: ProblemClass, rows: Vec<OutboxRow>) {
         for row in &rows {
             self.pause_candidate(topic, row);
         }
-        self.isolation.bisect.add_candidates(topic, class, rows);
+        self.isolation
+            .bisect
+            .add_candidates(topic, Some(class), rows);
     }
 
     /// Pauses the key of a candidate.

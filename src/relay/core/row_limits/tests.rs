@@ -149,9 +149,8 @@ fn a_lane_is_cut_at_a_large_row_that_does_not_exist_any_more() {
         OutboxRow::plain(0, 3),
         unread(1, 2, MIB / 2),
     ]);
-    let wanted: Vec<_> = [&fetched.rows[0], &fetched.rows[2]]
-        .map(WantedRow::whole)
-        .into();
+    let wanted = [&fetched.rows[0], &fetched.rows[2]].map(OutboxRow::identity);
+    let wanted = wanted.into();
     fetched.fill(&wanted, vec![OutboxRow::plain(1, 2)]);
     assert_eq!(ids(&fetched.rows), [2]);
     assert!(!fetched.rows[0].is_unread());
