@@ -32,7 +32,7 @@ end $function$;
 revoke all on function @schema@.bury(smallint, bigint, uuid, text, text, integer, timestamp with time zone) from public;
 
 --# function enqueue(text, text, text, bytea, text, text, jsonb, uuid)
---= plpgsql, volatile, security definer, returns bigint, arguments aggregate_type text, aggregate_id text, event_type text, payload bytea, topic text, event_key text, headers jsonb, event_id uuid, defaults 790b7b8e43f29881, set search_path=@schema@, pg_temp, body 3dc1827f0e31b1d0
+--= plpgsql, volatile, security definer, returns bigint, arguments aggregate_type text, aggregate_id text, event_type text, payload bytea, topic text, event_key text, headers jsonb, event_id uuid, defaults 790b7b8e43f29881, set search_path=@schema@, pg_temp, body 2714ab4be3dfea8c
 CREATE OR REPLACE FUNCTION @schema@.enqueue(aggregate_type text, aggregate_id text, event_type text, payload bytea, topic text DEFAULT NULL::text, event_key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, event_id uuid DEFAULT gen_random_uuid())
  RETURNS bigint
  LANGUAGE plpgsql
@@ -41,19 +41,102 @@ CREATE OR REPLACE FUNCTION @schema@.enqueue(aggregate_type text, aggregate_id te
 AS $function$
 #variable_conflict use_variable
 declare
+  hash constant bigint := hashtextextended(coalesce(event_key, aggregate_id) collate "C", 0);
+  is_locked boolean;
   new_id bigint;
 begin
-  perform pg_advisory_xact_lock(1868720753, (hashtextextended(coalesce(event_key, aggregate_id) collate "C", 0) & 4095)::int);
+  is_locked := case
+    when coalesce(current_setting('outbox_relay.locked_keys', true), '') <> '' then lock_key(hash) is not null
+    else
+      pg_advisory_xact_lock_shared(1868720753, (hash & 4095)::int) is not null
+      and pg_advisory_xact_lock(hash) is not null
+      and set_config('outbox_relay.locked_keys', encode(int8send(hash), 'hex'), true) is not null
+  end;
   insert into event (aggregate_type, aggregate_id, event_type, payload, topic, event_key, headers, event_id)
-  values (aggregate_type, aggregate_id, event_type, payload, topic, event_key, coalesce(headers, '{}'), coalesce(event_id, gen_random_uuid()))
+  values (
+    aggregate_type, aggregate_id, event_type, payload, topic, event_key, coalesce(headers, '{}'), coalesce(event_id, gen_random_uuid())
+  )
   returning id into new_id;
   return new_id;
 end $function$;
 revoke all on function @schema@.enqueue(text, text, text, bytea, text, text, jsonb, uuid) from public;
 
+--# function enqueue_bytes(text, text, text, bytea, text, text, jsonb, uuid, boolean)
+--= plpgsql, volatile, security definer, returns bigint, arguments aggregate_type text, aggregate_id text, event_type text, payload bytea, topic text, event_key text, headers jsonb, event_id uuid, ordered boolean, defaults 308f11c2dca58593, set search_path=@schema@, pg_temp, body 327f97cfb58f6282
+CREATE OR REPLACE FUNCTION @schema@.enqueue_bytes(aggregate_type text, aggregate_id text, event_type text, payload bytea, topic text DEFAULT NULL::text, event_key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, event_id uuid DEFAULT gen_random_uuid(), ordered boolean DEFAULT true)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO @schema@, pg_temp
+AS $function$
+#variable_conflict use_variable
+declare
+  hash constant bigint := hashtextextended(coalesce(event_key, aggregate_id) collate "C", 0);
+  is_locked boolean;
+  new_id bigint;
+begin
+  is_locked := not ordered or case
+    when coalesce(current_setting('outbox_relay.locked_keys', true), '') <> '' then lock_key(hash) is not null
+    else
+      pg_advisory_xact_lock_shared(1868720753, (hash & 4095)::int) is not null
+      and pg_advisory_xact_lock(hash) is not null
+      and set_config('outbox_relay.locked_keys', encode(int8send(hash), 'hex'), true) is not null
+  end;
+  insert into event (aggregate_type, aggregate_id, event_type, payload, topic, event_key, headers, event_id)
+  values (
+    aggregate_type, aggregate_id, event_type, payload, topic, event_key, coalesce(headers, '{}'), coalesce(event_id, gen_random_uuid())
+  )
+  returning id into new_id;
+  return new_id;
+end $function$;
+revoke all on function @schema@.enqueue_bytes(text, text, text, bytea, text, text, jsonb, uuid, boolean) from public;
+
+--# function enqueue_json(text, text, text, json, text, text, jsonb, uuid, boolean)
+--= plpgsql, volatile, security definer, returns bigint, arguments aggregate_type text, aggregate_id text, event_type text, payload json, topic text, event_key text, headers jsonb, event_id uuid, ordered boolean, defaults 308f11c2dca58593, set search_path=@schema@, pg_temp, body c284454f8197a3d3
+CREATE OR REPLACE FUNCTION @schema@.enqueue_json(aggregate_type text, aggregate_id text, event_type text, payload json, topic text DEFAULT NULL::text, event_key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, event_id uuid DEFAULT gen_random_uuid(), ordered boolean DEFAULT true)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO @schema@, pg_temp
+AS $function$
+#variable_conflict use_variable
+declare
+  hash constant bigint := hashtextextended(coalesce(event_key, aggregate_id) collate "C", 0);
+  is_locked boolean;
+  new_id bigint;
+begin
+  is_locked := not ordered or case
+    when coalesce(current_setting('outbox_relay.locked_keys', true), '') <> '' then lock_key(hash) is not null
+    else
+      pg_advisory_xact_lock_shared(1868720753, (hash & 4095)::int) is not null
+      and pg_advisory_xact_lock(hash) is not null
+      and set_config('outbox_relay.locked_keys', encode(int8send(hash), 'hex'), true) is not null
+  end;
+  insert into event (aggregate_type, aggregate_id, event_type, payload, topic, event_key, headers, event_id)
+  values (
+    aggregate_type, aggregate_id, event_type, convert_to(payload::text, 'UTF8'), topic, event_key, coalesce(headers, '{}'), coalesce(event_id, gen_random_uuid())
+  )
+  returning id into new_id;
+  return new_id;
+end $function$;
+revoke all on function @schema@.enqueue_json(text, text, text, json, text, text, jsonb, uuid, boolean) from public;
+
 --# function enqueue_many(jsonb)
---= plpgsql, volatile, security definer, returns bigint, arguments events jsonb, set search_path=@schema@, pg_temp, body c98802e5a16e15a8
+--= plpgsql, volatile, security definer, returns bigint, arguments events jsonb, set search_path=@schema@, pg_temp, body 6a7ec2cd10211eac
 CREATE OR REPLACE FUNCTION @schema@.enqueue_many(events jsonb)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO @schema@, pg_temp
+AS $function$
+begin
+  return enqueue_many(events, true);
+end $function$;
+revoke all on function @schema@.enqueue_many(jsonb) from public;
+
+--# function enqueue_many(jsonb, boolean)
+--= plpgsql, volatile, security definer, returns bigint, arguments events jsonb, ordered boolean, set search_path=@schema@, pg_temp, body 8e0157b7c03d241d
+CREATE OR REPLACE FUNCTION @schema@.enqueue_many(events jsonb, ordered boolean)
  RETURNS bigint
  LANGUAGE plpgsql
  SECURITY DEFINER
@@ -73,12 +156,17 @@ begin
       using errcode = 'invalid_parameter_value',
         hint = 'Fields: aggregate_type, aggregate_id, event_type, payload or payload_base64, topic, event_key, headers, event_id.';
   end if;
-  perform pg_advisory_xact_lock(1868720753, bucket)
-  from (
-    select distinct (hashtextextended(coalesce(item ->> 'event_key', item ->> 'aggregate_id') collate "C", 0) & 4095)::int as bucket
-    from jsonb_array_elements(events) as item
-    order by 1
-  ) as buckets;
+  if exists (
+    select from jsonb_array_elements(events) as item where item ->> 'payload' is not null and item ->> 'payload_base64' is not null
+  ) then
+    raise exception 'an event has both payload and payload_base64'
+      using errcode = 'invalid_parameter_value', hint = 'Give one of them.';
+  end if;
+  if ordered is not false then
+    perform lock_keys(array(
+      select coalesce(item ->> 'event_key', item ->> 'aggregate_id') from jsonb_array_elements(events) as item
+    ));
+  end if;
   insert into event (aggregate_type, aggregate_id, event_type, payload, topic, event_key, headers, event_id)
   select
     item ->> 'aggregate_type', item ->> 'aggregate_id', item ->> 'event_type',
@@ -90,7 +178,37 @@ begin
   get diagnostics added = row_count;
   return added;
 end $function$;
-revoke all on function @schema@.enqueue_many(jsonb) from public;
+revoke all on function @schema@.enqueue_many(jsonb, boolean) from public;
+
+--# function enqueue_text(text, text, text, text, text, text, jsonb, uuid, boolean)
+--= plpgsql, volatile, security definer, returns bigint, arguments aggregate_type text, aggregate_id text, event_type text, payload text, topic text, event_key text, headers jsonb, event_id uuid, ordered boolean, defaults 308f11c2dca58593, set search_path=@schema@, pg_temp, body d6eb7c6b4bc6c776
+CREATE OR REPLACE FUNCTION @schema@.enqueue_text(aggregate_type text, aggregate_id text, event_type text, payload text, topic text DEFAULT NULL::text, event_key text DEFAULT NULL::text, headers jsonb DEFAULT '{}'::jsonb, event_id uuid DEFAULT gen_random_uuid(), ordered boolean DEFAULT true)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO @schema@, pg_temp
+AS $function$
+#variable_conflict use_variable
+declare
+  hash constant bigint := hashtextextended(coalesce(event_key, aggregate_id) collate "C", 0);
+  is_locked boolean;
+  new_id bigint;
+begin
+  is_locked := not ordered or case
+    when coalesce(current_setting('outbox_relay.locked_keys', true), '') <> '' then lock_key(hash) is not null
+    else
+      pg_advisory_xact_lock_shared(1868720753, (hash & 4095)::int) is not null
+      and pg_advisory_xact_lock(hash) is not null
+      and set_config('outbox_relay.locked_keys', encode(int8send(hash), 'hex'), true) is not null
+  end;
+  insert into event (aggregate_type, aggregate_id, event_type, payload, topic, event_key, headers, event_id)
+  values (
+    aggregate_type, aggregate_id, event_type, convert_to(payload, 'UTF8'), topic, event_key, coalesce(headers, '{}'), coalesce(event_id, gen_random_uuid())
+  )
+  returning id into new_id;
+  return new_id;
+end $function$;
+revoke all on function @schema@.enqueue_text(text, text, text, text, text, text, jsonb, uuid, boolean) from public;
 
 --# function key_digest(text)
 --= plpgsql, immutable, returns bytea, arguments key text, set search_path=@schema@, pg_temp, body feca865cb9ca3263
@@ -104,6 +222,63 @@ begin
   return sha256(convert_to(key, 'UTF8'));
 end $function$;
 revoke all on function @schema@.key_digest(text) from public;
+
+--# function lock_key(bigint)
+--= plpgsql, volatile, returns void, arguments hash bigint, set search_path=@schema@, pg_temp, body 00dc73c70199f13a
+CREATE OR REPLACE FUNCTION @schema@.lock_key(hash bigint)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO @schema@, pg_temp
+AS $function$
+declare
+  held text := coalesce(current_setting('outbox_relay.locked_keys', true), '');
+  entry text := encode(int8send(hash), 'hex');
+begin
+  if strpos(held, entry) > 0 then
+    return;
+  end if;
+  if octet_length(held) >= 64 * 17 - 1 then
+    perform pg_advisory_xact_lock(1868720753, (hash & 4095)::int);
+    return;
+  end if;
+  perform
+    pg_advisory_xact_lock_shared(1868720753, (hash & 4095)::int), pg_advisory_xact_lock(hash),
+    set_config('outbox_relay.locked_keys', concat_ws(' ', nullif(held, ''), entry), true);
+end $function$;
+revoke all on function @schema@.lock_key(bigint) from public;
+
+--# function lock_keys(text[])
+--= plpgsql, volatile, returns void, arguments keys text[], set search_path=@schema@, pg_temp, body 1919ef61c1b8c3e7
+CREATE OR REPLACE FUNCTION @schema@.lock_keys(keys text[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO @schema@, pg_temp
+AS $function$
+declare
+  held text := coalesce(current_setting('outbox_relay.locked_keys', true), '');
+  hashes bigint[];
+begin
+  select array_agg(distinct hash order by hash) into hashes
+  from unnest(keys) as key
+  cross join lateral hashtextextended(key collate "C", 0) as hash
+  where hash is not null and strpos(held, encode(int8send(hash), 'hex')) = 0;
+  if hashes is null then
+    return;
+  end if;
+  if (octet_length(held) + 1) / 17 + cardinality(hashes) <= 64 then
+    perform pg_advisory_xact_lock_shared(1868720753, bucket)
+    from (select distinct (hash & 4095)::int as bucket from unnest(hashes) as hash order by 1) as buckets;
+    perform pg_advisory_xact_lock(hash) from unnest(hashes) as hash;
+    select concat_ws(' ', nullif(held, ''), string_agg(encode(int8send(hash), 'hex'), ' ')) into held
+    from unnest(hashes) as hash;
+  else
+    perform pg_advisory_xact_lock(1868720753, bucket)
+    from (select distinct (hash & 4095)::int as bucket from unnest(hashes) as hash order by 1) as buckets;
+    held := rpad(held, 64 * 17 - 1);
+  end if;
+  perform set_config('outbox_relay.locked_keys', held, true);
+end $function$;
+revoke all on function @schema@.lock_keys(text[]) from public;
 
 --# function park_key(text, text, smallint, bigint, uuid, text)
 --= plpgsql, volatile, security definer, returns void, arguments topic text, key text, lane smallint, id bigint, event_id uuid, class text, set enable_bitmapscan=off, set enable_seqscan=off, set search_path=@schema@, pg_temp, body 9473a5377ecdb4b7
@@ -171,6 +346,25 @@ begin
 end $function$;
 revoke all on function @schema@.purge_adopted(integer) from public;
 
+--# function readable_text(text)
+--= plpgsql, stable, returns text, arguments value text, set search_path=@schema@, pg_temp, body b1b25cd3ffa3ee04
+CREATE OR REPLACE FUNCTION @schema@.readable_text(value text)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO @schema@, pg_temp
+AS $function$
+begin
+  perform convert_to(value, 'UTF8');
+  return value;
+exception when character_not_in_repertoire or untranslatable_character then
+  return 'not-utf8:' || case
+    when octet_length(value) <= 256 then encode(convert_to(value, 'SQL_ASCII'), 'escape')
+    else 'sha256:' || encode(sha256(convert_to(value, 'SQL_ASCII')), 'hex')
+  end;
+end $function$;
+revoke all on function @schema@.readable_text(text) from public;
+
 --# function requeue(uuid)
 --= sql, volatile, security definer, returns bigint, arguments event_id uuid, set search_path=@schema@, pg_temp, body 55d1e1feeb5c218b
 CREATE OR REPLACE FUNCTION @schema@.requeue(event_id uuid)
@@ -186,7 +380,7 @@ $function$;
 revoke all on function @schema@.requeue(uuid) from public;
 
 --# function requeue_many(uuid[], bigint[])
---= plpgsql, volatile, security definer, returns SETOF bigint, arguments event_ids uuid[], ids bigint[], set enable_hashjoin=off, set enable_mergejoin=off, set enable_seqscan=off, set search_path=@schema@, pg_temp, body 2d1ed95034ff2e11
+--= plpgsql, volatile, security definer, returns SETOF bigint, arguments event_ids uuid[], ids bigint[], set enable_hashjoin=off, set enable_mergejoin=off, set enable_seqscan=off, set search_path=@schema@, pg_temp, body c3990b1c138b1d40
 CREATE OR REPLACE FUNCTION @schema@.requeue_many(event_ids uuid[], ids bigint[])
  RETURNS SETOF bigint
  LANGUAGE plpgsql
@@ -206,13 +400,11 @@ begin
       using errcode = 'object_not_in_prerequisite_state',
         hint = 'Correct migration.adopt, insert the row into its table again, then discard the dead letter.';
   end if;
-  perform pg_advisory_xact_lock(1868720753, bucket)
-  from (
-    select distinct (hashtextextended(coalesce(d.event_key, d.aggregate_id) collate "C", 0) & 4095)::int as bucket
+  perform lock_keys(array(
+    select coalesce(d.event_key, d.aggregate_id)
     from unnest(event_ids, ids) as u (event_id, id)
     join dead_letter as d on d.event_id = u.event_id and d.id = u.id
-    order by 1
-  ) as buckets;
+  ));
   return query
   with gone as (
     delete from dead_letter as d using unnest(event_ids, ids) as u (event_id, id)
@@ -477,6 +669,28 @@ exception when character_not_in_repertoire or untranslatable_character then
   return null;
 end $function$;
 revoke all on function @schema@.text_or_null(bytea) from public;
+
+--# function unreadable_column(text, text, text, text, text)
+--= plpgsql, stable, returns text, arguments aggregate_type text, aggregate_id text, event_type text, event_key text, headers text, set search_path=@schema@, pg_temp, body d4ebc10912180eaa
+CREATE OR REPLACE FUNCTION @schema@.unreadable_column(aggregate_type text, aggregate_id text, event_type text, event_key text, headers text)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO @schema@, pg_temp
+AS $function$
+begin
+  perform convert_to(concat_ws(e'\n', aggregate_type, aggregate_id, event_type, event_key, headers), 'UTF8');
+  return null;
+exception when character_not_in_repertoire or untranslatable_character then
+  return case
+    when readable_text(event_key) <> event_key then 'event_key'
+    when readable_text(aggregate_id) <> aggregate_id then 'aggregate_id'
+    when readable_text(event_type) <> event_type then 'event_type'
+    when readable_text(aggregate_type) <> aggregate_type then 'aggregate_type'
+    else 'headers'
+  end;
+end $function$;
+revoke all on function @schema@.unreadable_column(text, text, text, text, text) from public;
 
 --# table adopted
 --= ordinary, logged, no row security
