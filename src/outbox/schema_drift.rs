@@ -185,22 +185,24 @@ fn changed(expected: ExpectedFact, found: &[SchemaFact], printed: Printed) -> Op
 /// Whether statements can make it again. They cannot bring back a type, or what is gone with its
 /// data: it may only have another name.
 fn is_repairable(expected: &ExpectedFact, now: Option<&str>) -> bool {
-    let name = expected.name;
-    let holds_data = name.starts_with("table ") || name.starts_with("column ");
+    let holds_data = ["table ", "column ", "expression of "]
+        .iter()
+        .any(|start| expected.name.starts_with(start));
     let is_same_kind = match now {
+        Some(_) if expected.name.starts_with("expression of ") => false,
         Some(now) => kind(now) == kind(expected.fact) && !now.contains("partition of"),
-        None => is_generated(expected.fact),
+        None => is_generated(expected),
     };
     !expected.repair.is_empty() && (!holds_data || is_same_kind)
 }
 
 /// Type of a column, or kind of a table, and whether its values are generated.
 fn kind(fact: &str) -> (Option<&str>, bool) {
-    (fact.split(", ").next(), is_generated(fact))
+    (fact.split(", ").next(), fact.contains("generated"))
 }
 
-fn is_generated(fact: &str) -> bool {
-    fact.contains("generated")
+fn is_generated(expected: &ExpectedFact) -> bool {
+    expected.fact.ends_with("generated") || expected.name.starts_with("expression of ")
 }
 
 /// The parts of two facts that differ.

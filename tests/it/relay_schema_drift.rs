@@ -268,7 +268,7 @@ async fn a_sequence_that_was_changed_stops_publishing_and_its_rows_keep_their_or
     assert_eq!(numbers.len(), 80);
 }
 
-/// A change that no fetch can show is found by the comparison that a relay repeats.
+/// A change that no fetch can show is found by the comparison that a relay repeats, every 30 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_default_that_is_dropped_under_a_running_relay_stops_publishing() {
     let (database, topic) = begin().await;
