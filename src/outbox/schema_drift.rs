@@ -95,19 +95,20 @@ fn is_of_other_level(found: &[SchemaFact]) -> bool {
     level.is_some_and(|fact| fact.fact != LEVEL.to_string())
 }
 
-/// What was changed, what follows, and what repairs it.
+/// What follows, what repairs it, and what was changed. The change comes last: it can be long, and
+/// the end of a message may be cut off.
 pub(super) fn sentence(difference: &Difference, schema: &SchemaName) -> String {
     let (what, schema) = (&difference.what, schema.as_str());
     let repair = match (&difference.repair, &difference.undo) {
-        (Some(_), _) => "run the migration (outbox-relay migrate)",
-        (None, Some(undo)) => undo,
-        (None, None) => "undo the change",
+        (Some(_), _) => "run 'outbox-relay migrate'".to_owned(),
+        (None, Some(undo)) => format!("run '{undo}'"),
+        (None, None) => "undo the change".to_owned(),
     };
     let follows = match difference.effect {
-        Effect::Unsafe => "nothing is published until you repair it",
-        Effect::Tolerable => "it can cost speed. To repair it",
+        Effect::Unsafe => "nothing is published until you",
+        Effect::Tolerable => "it may be slower until you",
     };
-    format!("schema {schema} was changed by hand: {what}; {follows}: {repair}")
+    format!("schema {schema} was changed by hand, and {follows} {repair}: {what}")
 }
 
 /// All differences, in an order in which they can be repaired, unsafe ones first.
@@ -181,19 +182,27 @@ fn changed(expected: ExpectedFact, found: &[SchemaFact], printed: Printed) -> Op
     })
 }
 
-/// Whether statements can make it again: not a type, nor ids or tables that are gone.
+/// Whether statements can make it again. They cannot bring back a type, or what is gone with its
+/// data: it may only have another name.
 fn is_repairable(expected: &ExpectedFact, now: Option<&str>) -> bool {
-    let kind = |fact: &str| {
-        let is_generated = fact.contains("generated");
-        (fact.split(", ").next().map(str::to_owned), is_generated)
+    let holds_data = ["table ", "column ", "expression of "]
+        .iter()
+        .any(|start| expected.name.starts_with(start));
+    let is_same_kind = match now {
+        Some(_) if expected.name.starts_with("expression of ") => false,
+        Some(now) => kind(now) == kind(expected.fact) && !now.contains("partition of"),
+        None => is_generated(expected),
     };
-    let is_replaced = now.is_some_and(|now| kind(now) != kind(expected.fact));
-    let name = expected.name;
-    let is_lost = now.is_none()
-        && (name.starts_with("table ") || name == "column event.xact" || name == "column event.id");
-    let is_attached = now.is_some_and(|now| now.contains("partition of another table"));
-    let has_kind = name.starts_with("table ") || name.starts_with("column ");
-    !expected.repair.is_empty() && !(has_kind && (is_replaced || is_lost || is_attached))
+    !expected.repair.is_empty() && (!holds_data || is_same_kind)
+}
+
+/// Type of a column, or kind of a table, and whether its values are generated.
+fn kind(fact: &str) -> (Option<&str>, bool) {
+    (fact.split(", ").next(), fact.contains("generated"))
+}
+
+fn is_generated(expected: &ExpectedFact) -> bool {
+    expected.fact.ends_with("generated") || expected.name.starts_with("expression of ")
 }
 
 /// The parts of two facts that differ.

@@ -126,9 +126,9 @@ fn decode(rows: &[PgRow]) -> Result<Vec<SchemaFact>, sqlx::Error> {
 /// Text of the file of expectations.
 #[must_use]
 pub fn write_expectations(facts: &[SchemaFact], repairs: &[(String, String)]) -> String {
-    let header = "-- What the migrations make, as sql/schema_facts.sql describes it, and statements \
-        that make\n-- it again. Generated from a schema that was just migrated:\n--   \
-        UPDATE_GENERATED=1 cargo test --test it generated_files\n";
+    let header = "-- What migrations make, as sql/schema_facts.sql describes it, and statements\n\
+        -- that make it again. Generated from a schema that was just migrated:\n\
+        --   UPDATE_GENERATED=1 cargo test --test it generated_files\n";
     let block = |(name, repair): &(String, String)| {
         let fact = facts.iter().find(|fact| fact.name == *name)?;
         Some(format!("\n{NAME}{name}\n{FACT}{}\n{repair}\n", fact.fact))

@@ -21,7 +21,7 @@ const REPAIRED: &[(&str, &str)] = &[
     ("alter table outbox.event alter xact set default '7'", "default of event.xact has"),
     ("alter table outbox.event alter created_at drop default", "default of event.created_at"),
     ("alter table outbox.event alter event_id drop not null", "column event.event_id has 'null'"),
-    ("alter table outbox.event drop source_key", "column event.source_key is missing"),
+    ("alter table outbox.parked_key drop key_digest", "column parked_key.key_digest is missing"),
     ("alter table outbox.event drop constraint event_pkey", "index of event (lane, id) is missing"),
     (
         "alter table outbox.parked_key rename constraint parked_key_pkey to mine;
@@ -79,6 +79,11 @@ const REPAIRED_AND_TOLERATED: &[(&str, &str)] = &[
 /// Changes that only a person can undo: what was done, the statement that the sentence ends with,
 /// and what undoes it here if that is another one.
 const REPORTED: &[(&str, &str, &str)] = &[
+    (
+        "alter table outbox.event rename topic to destination",
+        "undo the change: column event.topic is missing",
+        "alter table outbox.event rename destination to topic",
+    ),
     (
         "create function outbox.mine() returns trigger language plpgsql as 'begin return null; end';
          create trigger mine before delete on outbox.event for each row execute function outbox.mine()",

@@ -1,7 +1,10 @@
 //! Managed and hardened servers: a question that the server refuses costs that one fact. What they
 //! refuse is refused here by revoked rights and by functions that raise what those servers raise.
 
-use outbox_relay::settings::{OnPoison, TopicSettings};
+use outbox_relay::{
+    report::{Problem, ProblemClass},
+    settings::{OnPoison, TopicSettings},
+};
 
 use crate::harness::{
     kafka::{create_topic, topic_name},
@@ -29,7 +32,8 @@ async fn check_publishing(database: &Database) {
     })
     .await;
     let report = relay.report().await.expect("a report");
-    assert_eq!(report.problems, []);
+    let of_the_database = |problem: &Problem| problem.class != ProblemClass::TopicUnderReplicated;
+    assert!(!report.problems.iter().any(of_the_database), "{report:?}");
 }
 
 /// Takes rights on what a relay asks from everybody but superusers.

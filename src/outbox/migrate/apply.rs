@@ -173,14 +173,14 @@ fn migrator(schema: &SchemaName) -> Migrator {
 const ASKING: i64 = 3;
 /// Questions of [`ASKING`] that a server may refuse, and what is taken for their answers until the
 /// later migration asks with care: 0 and empty texts, which are unknown there.
-const QUESTIONS: [(&str, &str); 3] = [
+const QUERIES: [(&str, &str); 3] = [
     (
         "(pg_control_system()).system_identifier",
         "0::bigint as system_identifier",
     ),
     (
-        "case when not pg_is_in_recovery() then left(pg_walfile_name(pg_current_wal_lsn()), 8) end as \
-         timeline",
+        "case when not pg_is_in_recovery() then left(pg_walfile_name(pg_current_wal_lsn()), 8) end \
+         as timeline",
         "''::text as timeline",
     ),
     (
@@ -195,7 +195,7 @@ pub(super) fn migrations() -> Migrator {
     for migration in migrator.migrations.to_mut() {
         if migration.version == ASKING {
             let mut sql = migration.sql.as_str().to_owned();
-            for (question, answer) in QUESTIONS {
+            for (question, answer) in QUERIES {
                 sql = sql.replace(question, answer);
             }
             migration.sql = AssertSqlSafe(sql).into_sql_str();
@@ -321,7 +321,7 @@ mod tests {
     fn a_new_schema_asks_nothing_that_a_server_may_refuse_before_it_asks_with_care() {
         let all = migrations();
         let asking = all.iter().find(|of| of.version == ASKING).expect("it is");
-        for (question, answer) in QUESTIONS {
+        for (question, answer) in QUERIES {
             assert!(!asking.sql.as_str().contains(question), "{question}");
             assert!(asking.sql.as_str().contains(answer), "{answer}");
         }

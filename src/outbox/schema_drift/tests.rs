@@ -68,8 +68,8 @@ fn what_the_migrations_made_must_be_as_they_made_it() {
         (
             "sequence event_id_seq",
             Some("bigint, increment 5, cache 50, no cycle"),
-            "sequence event_id_seq has 'increment 5, cache 50' instead of 'increment 1, cache 1'; \
-             nothing is published until you repair it: run the migration (outbox-relay migrate)",
+            "nothing is published until you run 'outbox-relay migrate': sequence event_id_seq has \
+             'increment 5, cache 50' instead of 'increment 1, cache 1'",
         ),
         (
             "sequence event_id_seq",
@@ -109,7 +109,7 @@ fn what_the_migrations_made_must_be_as_they_made_it() {
         (
             "column event.payload",
             Some("text, null"),
-            "until you repair it: undo the change",
+            "until you undo the change: column event.payload has 'text' instead of 'bytea'",
         ),
         (
             "order of columns",

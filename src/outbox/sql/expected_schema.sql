@@ -1,5 +1,5 @@
--- What the migrations make, as sql/schema_facts.sql describes it, and statements that make
--- it again. Generated from a schema that was just migrated:
+-- What migrations make, as sql/schema_facts.sql describes it, and statements
+-- that make it again. Generated from a schema that was just migrated:
 --   UPDATE_GENERATED=1 cargo test --test it generated_files
 
 --# function bury(smallint, bigint, uuid, text, text, integer, timestamp with time zone)
@@ -1251,11 +1251,11 @@ alter table @schema@.schema_migrations alter column installed_on set default now
 
 --# expression of event.lane
 --= ((hashtextextended((COALESCE(event_key, aggregate_id) COLLATE "C"), (0)::bigint) & (63)::bigint))::smallint
-
+alter table @schema@.event add column if not exists lane smallint generated always as (((hashtextextended((COALESCE(event_key, aggregate_id) COLLATE "C"), (0)::bigint) & (63)::bigint))::smallint) stored;
 
 --# expression of parked_key.key_digest
 --= key_digest(key)
-
+alter table @schema@.parked_key add column if not exists key_digest bytea generated always as (@schema@.key_digest(key)) stored;
 
 --# order of columns
 --= xact before id

@@ -28,7 +28,7 @@ const BACKLOG_PAUSE_MAX: Duration = Duration::from_secs(15);
 const GAP_SCAN_EVERY: Duration = Duration::from_secs(30);
 /// Shortest pause between two comparisons of the schema with what the migrations made. A change of
 /// the sequence is noticed with the next fetch.
-const SCHEMA_CHECK_EVERY: Duration = Duration::from_secs(10);
+const SCHEMA_CHECK_EVERY: Duration = Duration::from_secs(30);
 /// Shortest pause between two purges of adopted tables.
 const PURGE_EVERY: Duration = Duration::from_secs(2);
 /// A periodic read takes at most this part of the database's time: one in a hundred.

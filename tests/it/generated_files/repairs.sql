@@ -56,7 +56,10 @@ end $$;', a.target, a.attname, a.attname
     5, format('default of %s', a.name), format('alter table %s alter column %I set default %s;', a.target, a.attname, a.expression)
   from attribute as a where a.expression is not null and a.attgenerated = ''
   union all
-  select 5, format('expression of %s', a.name), '' from attribute as a where a.attgenerated <> ''
+  select
+    5, format('expression of %s', a.name),
+    format('alter table %s add column if not exists %I %s generated always as (%s) stored;', a.target, a.attname, a.type, a.expression)
+  from attribute as a where a.attgenerated <> ''
   union all
   select 5, 'order of columns', ''
   union all
