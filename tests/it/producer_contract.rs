@@ -29,6 +29,7 @@ use crate::harness::{
 const RECORDS: usize = 200;
 const NO_ERROR: Answer = Answer::RD_KAFKA_RESP_ERR_NO_ERROR;
 const REJECTED: DeliveryError = DeliveryError::Record(ProblemClass::RecordRejected);
+const TIME_REJECTED: DeliveryError = DeliveryError::Topic(ProblemClass::ClockSkew);
 /// Limits that allow about 15 records in a batch.
 const SMALL: BatchLimits = BatchLimits { batch_bytes: 2048 };
 
@@ -311,12 +312,12 @@ async fn blamed_for_the_future(kafka: KafkaVersion, future: &[usize]) -> Vec<usi
     assert!(
         outcomes
             .values()
-            .all(|outcome| [Err(REJECTED), Err(DeliveryError::Purged)].contains(outcome)),
+            .all(|outcome| [Err(TIME_REJECTED), Err(DeliveryError::Purged)].contains(outcome)),
         "{outcomes:?}"
     );
     outcomes
         .iter()
-        .filter(|(_, outcome)| **outcome == Err(REJECTED))
+        .filter(|(_, outcome)| **outcome == Err(TIME_REJECTED))
         .map(|(record, _)| *record)
         .collect()
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use outbox_relay::{
     report::ProblemClass,
-    settings::{OnPoison, RelaySettings, TopicSettings},
+    settings::{OnPoison, TopicSettings},
 };
 
 use rdkafka::admin::{NewTopic, TopicReplication};
@@ -85,50 +85,66 @@ fn ids(records: &[Record]) -> BTreeSet<String> {
         .collect()
 }
 
-/// Publishes rows of these ages, and checks that each record has the time of its row, moved to the
-/// nearest one that is at most `age_max_ms` old and not ahead, within a second.
-async fn check_times(relay: &Case<'_>, ages_ms: &[i64], age_max_ms: i64) {
-    let Case {
-        database,
-        settings,
-        kafka,
-        clock,
-        topic,
-    } = relay;
-    insert(database, topic, ages_ms).await;
-    let (created, before) = (created_ms(database).await, database_ms(database).await);
-    let _relay = match clock {
-        Some(clock) => Relay::start_at(clock, database, settings).await,
-        None => Relay::start(database, settings).await,
-    };
-    wait_until_drained(database).await;
-    let after = database_ms(database).await;
-    let records = kafka.read(topic).await;
-    assert_eq!(
-        (records.len(), ids(&records).len()),
-        (ages_ms.len(), ages_ms.len())
-    );
-    for record in &records {
-        let own = created[&record.event_id().to_string()];
-        let timestamp = record.timestamp_ms.expect("a time");
-        let earliest = own.clamp(before - age_max_ms, before) - S;
-        let latest = own.clamp(after - age_max_ms, after) + S;
-        assert!(
-            (earliest..=latest).contains(&timestamp),
-            "{topic}: created {} ms before the start, the record {} ms",
-            before - own,
-            before - timestamp
-        );
-    }
-    nothing_is_blamed(database).await;
+/// A topic, the greatest age of its records' timestamps in ms, and what happens to rejected rows.
+struct Expected {
+    topic: String,
+    age_max_ms: i64,
+    on_poison: OnPoison,
 }
 
-struct Case<'a> {
-    database: &'a Database,
-    settings: &'a RelaySettings,
+/// Creates two topics with a property: one for each thing that can happen to rejected rows.
+async fn create_topics(
     kafka: KafkaVersion,
-    clock: Option<&'a FakeClock>,
-    topic: String,
+    (property, limit): (&str, &str),
+    age_max_ms: i64,
+) -> [Expected; 2] {
+    let [block, dead_letter] = [topic_name("block"), topic_name("dead-letter")];
+    for name in [&block, &dead_letter] {
+        kafka.create_topic_with(name, 3, &[(property, limit)]).await;
+    }
+    [
+        (block, OnPoison::Block),
+        (dead_letter, OnPoison::DeadLetter),
+    ]
+    .map(|(topic, on_poison)| Expected {
+        topic,
+        age_max_ms,
+        on_poison,
+    })
+}
+
+/// Publishes rows of these ages to each topic, and checks that each record has the time of its row,
+/// moved to the nearest one that is neither too old nor ahead, within a second.
+async fn check_times(kafka: KafkaVersion, clock: &FakeClock, topics: &[Expected], ages_ms: &[i64]) {
+    let database = Database::create(15).await.migrated().await;
+    let declared = topics.iter().map(|of| topic(&of.topic, of.on_poison));
+    let settings = database.publishing_to(kafka, declared.collect());
+    for of in topics {
+        insert(&database, &of.topic, ages_ms).await;
+    }
+    let (created, before) = (created_ms(&database).await, database_ms(&database).await);
+    let _relay = Relay::start_at(clock, &database, &settings).await;
+    wait_until_drained(&database).await;
+    let after = database_ms(&database).await;
+    for of in topics {
+        let records = kafka.read(&of.topic).await;
+        let rows = ages_ms.len();
+        assert_eq!((records.len(), ids(&records).len()), (rows, rows));
+        for record in &records {
+            let own = created[&record.event_id().to_string()];
+            let timestamp = record.timestamp_ms.expect("a time");
+            let earliest = own.clamp(before - of.age_max_ms, before) - S;
+            let latest = own.clamp(after - of.age_max_ms, after) + S;
+            assert!(
+                (earliest..=latest).contains(&timestamp),
+                "{} ms: created {} ms before the start, the record {} ms",
+                of.age_max_ms,
+                before - own,
+                before - timestamp
+            );
+        }
+    }
+    nothing_is_blamed(&database).await;
 }
 
 /// Problems of clocks that the relay reports: those that stop nothing, or those of topics.
@@ -144,65 +160,67 @@ async fn clock_skew(relay: &Relay, advice: bool) -> Vec<String> {
 /// The brokers reject times that are more than an hour ahead, by their default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_keep_their_times_when_the_clock_of_the_node_is_a_day_off() {
-    let ages = [0, 20 * MIN, 3 * HOUR, 400 * DAY, -2 * HOUR];
-    for ahead in [-DAY / S, DAY / S, 3605] {
-        let clock = FakeClock::ahead_by(ahead);
-        for on_poison in [OnPoison::Block, OnPoison::DeadLetter] {
-            let database = Database::create(15).await.migrated().await;
-            let name = topic_name("clock");
-            let kafka = KafkaVersion::V4_3;
-            kafka
-                .create_topic_with(&name, 3, &[("retention.ms", "3600000")])
-                .await;
-            let settings = database.publishing_to(kafka, vec![topic(&name, on_poison)]);
-            let case = Case {
-                database: &database,
-                settings: &settings,
-                kafka,
-                clock: Some(&clock),
-                topic: name,
-            };
-            check_times(&case, &ages, 30 * MIN).await;
-        }
+    let (kafka, hour) = (KafkaVersion::V4_3, ("retention.ms", "3600000"));
+    for ahead in [-DAY / S, 3605, DAY / S] {
+        let topics = create_topics(kafka, hour, 30 * MIN).await;
+        let ages = [0, 20 * MIN, 3 * HOUR, 400 * DAY, -2 * HOUR];
+        check_times(kafka, &FakeClock::ahead_by(ahead), &topics, &ages).await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limits_of_timestamps_make_no_row_wait_however_old_or_far_ahead_it_is() {
-    const BEFORE: &str = "message.timestamp.before.max.ms";
-    const AFTER: &str = "message.timestamp.after.max.ms";
-    const DIFFERENCE: &str = "message.timestamp.difference.max.ms";
-    let ages = [0, 20 * S, 75 * S, 10 * MIN, 2 * HOUR, -30 * S, -DAY];
-    for (kafka, property, limit, age_max) in [
-        (KafkaVersion::V4_3, BEFORE, "60000", 30 * S),
-        (KafkaVersion::V4_3, AFTER, "1000", 30 * MIN),
-        (KafkaVersion::V4_3, "retention.ms", "600000", 5 * MIN),
-        (
-            KafkaVersion::V4_3,
-            "message.timestamp.type",
-            "CreateTime",
-            30 * MIN,
-        ),
-        (KafkaVersion::V3_8, DIFFERENCE, "60000", 30 * S),
-        (KafkaVersion::V3_8, AFTER, "1000", 30 * MIN),
+on_each_kafka!(limits_of_timestamps_make_no_row_wait_however_old_or_far_ahead_it_is);
+async fn limits_of_timestamps_make_no_row_wait_however_old_or_far_ahead_it_is(kafka: KafkaVersion) {
+    let mut topics = Vec::new();
+    for (property, limit, age_max_ms) in [
+        ("message.timestamp.before.max.ms", "60000", 30 * S),
+        ("message.timestamp.after.max.ms", "1000", 30 * MIN),
+        ("message.timestamp.difference.max.ms", "60000", 30 * S),
+        ("retention.ms", "600000", 5 * MIN),
+        ("retention.ms", "-1", 30 * MIN),
     ] {
-        for on_poison in [OnPoison::Block, OnPoison::DeadLetter] {
-            let database = Database::create(15).await.migrated().await;
-            let name = topic_name("limit");
-            kafka
-                .create_topic_with(&name, 2, &[(property, limit)])
-                .await;
-            let settings = database.publishing_to(kafka, vec![topic(&name, on_poison)]);
-            let case = Case {
-                database: &database,
-                settings: &settings,
-                kafka,
-                clock: None,
-                topic: name,
-            };
-            check_times(&case, &ages, age_max).await;
+        // Kafka 4 removed it.
+        if kafka == KafkaVersion::V3_8 || !property.contains("difference") {
+            topics.extend(create_topics(kafka, (property, limit), age_max_ms).await);
         }
     }
+    let ages = [0, 20 * S, 75 * S, 10 * MIN, 2 * HOUR, -30 * S, -DAY];
+    check_times(kafka, &FakeClock::ahead_by(0), &topics, &ages).await;
+}
+
+/// A broker judges times when it appends records: after an outage, those that were sent before it
+/// are too old. Only the time of the records is at fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_became_too_old_on_their_way_are_sent_again_with_another_time() {
+    let brokers = Brokers::start(1).await;
+    let name = topic_name("outage");
+    let topics = NewTopic::new(&name, 3, TopicReplication::Fixed(1));
+    let topics = topics.set("message.timestamp.before.max.ms", "2000");
+    create_topic_at(&brokers.servers(), &topics).await;
+    let database = Database::create(15).await.migrated().await;
+    let mut settings = database.publishing(vec![topic(&name, OnPoison::DeadLetter)]);
+    settings.kafka.bootstrap_servers = vec![brokers.servers()];
+    let relay = Relay::start(&database, &settings).await;
+    insert(&database, &name, &[0; 10]).await;
+    wait_until_drained(&database).await;
+    brokers.signal(1, "STOP");
+    insert(&database, &name, &[0; 50]).await;
+    until("rows to be with a producer", async || {
+        (relay.metric("outbox_events_added_total").await >= 60.0).then_some(())
+    })
+    .await;
+    let stopped = database_ms(&database).await;
+    until("their times to be too old", async || {
+        (database_ms(&database).await > stopped + 3 * S).then_some(())
+    })
+    .await;
+    brokers.signal(1, "CONT");
+    wait_until_drained(&database).await;
+    let rejected = format!("outbox_events_failed_total{{class=\"ClockSkew\",topic=\"{name}\"}}");
+    assert!(relay.metric(&rejected).await > 0.0, "none was rejected");
+    let (servers, read) = (brokers.servers(), name.clone());
+    let records = tokio::task::spawn_blocking(move || read_all_at(&servers, &read));
+    assert_eq!(ids(&records.await.expect("read")).len(), 60);
+    nothing_is_blamed(&database).await;
 }
 
 /// The clock is set on and back by a day while rows are written. The clients of Kafka are replaced
