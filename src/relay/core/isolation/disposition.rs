@@ -75,8 +75,8 @@ impl Core {
         self.isolation.rejected.pop_front()
     }
 
-    /// The next rejected rows of which the keys are parked, at most `rows_max`, or the next one that
-    /// is moved to `outbox.dead_letter`. [`Self::on_disposition_done`] or
+    /// The next rejected rows of which the keys are parked, at most `rows_max`, or the next one
+    /// that is moved to `outbox.dead_letter`. [`Self::on_disposition_done`] or
     /// [`Self::on_disposition_failed`] must follow for each, in their order.
     pub fn next_dispositions(&mut self, rows_max: usize) -> Vec<RejectedRow> {
         let rejected = &mut self.isolation.rejected;
