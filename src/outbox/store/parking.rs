@@ -12,8 +12,8 @@ use crate::{
         row::DecodeError,
         schema::statement,
         store::{
-            Operation, Store, StoreError, count, execute, failed, lane_numbers, row, rows, tuple,
-            tuples,
+            Operation, Store, StoreError, column, count, execute, failed, lane_numbers, row, rows,
+            tuple, tuples,
         },
         unit_of_work::{Statement, UnitOfWork},
     },
@@ -134,13 +134,24 @@ impl Store {
     /// # Cancel safety
     /// If dropped midway, the key may be parked, or not. Parking it again only counts an attempt.
     pub async fn park_key(&self, row: &ParkedRow) -> Result<(), StoreError> {
+        self.park_keys(std::slice::from_ref(row)).await
+    }
+
+    /// Parks the keys of rows that were rejected, each like [`Self::park_key`].
+    ///
+    /// # Errors
+    /// Returns an error when the database fails. The key may be parked then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the key may be parked, or not. Parking it again only counts an attempt.
+    pub async fn park_keys(&self, rows: &[ParkedRow]) -> Result<(), StoreError> {
         let park = query(self.parking.park_key.clone())
-            .bind(&row.topic)
-            .bind(&row.key)
-            .bind(i16::from(row.lane))
-            .bind(row.id)
-            .bind(row.event_id)
-            .bind(row.class.to_string());
+            .bind(column(rows, |row| row.topic.clone()))
+            .bind(column(rows, |row| row.key.clone()))
+            .bind(column(rows, |row| i16::from(row.lane)))
+            .bind(column(rows, |row| row.id))
+            .bind(column(rows, |row| row.event_id))
+            .bind(column(rows, |row| row.class.to_string()));
         execute(&self.pools.settler, Operation::ParkKey, park).await
     }
 

@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// Keys that one statement parks at most.
+const DISPOSITIONS_MAX: usize = 200;
+
 impl Session<'_> {
     /// Looks up the next rows under suspicion by their names.
     pub(super) fn start_lookup(&mut self) {
@@ -51,26 +54,32 @@ impl Session<'_> {
         }
     }
 
-    /// Parks the key of the next rejected row, or moves the row to the dead letters.
+    /// Parks the keys of the next rejected rows, or moves the next one to the dead letters.
     pub(super) fn start_disposition(&mut self) {
-        if self.tasks.disposition.is_idle()
-            && let Some(rejected) = self.core.next_disposition()
-        {
-            self.note_judged(&rejected);
-            let row = self.parked_row(&rejected);
-            let dispose = dispose(self.store.clone(), row, rejected);
-            self.tasks.disposition.start(dispose);
+        if !self.tasks.disposition.is_idle() {
+            return;
         }
+        let rejected = self.core.next_dispositions(DISPOSITIONS_MAX);
+        if rejected.is_empty() {
+            return;
+        }
+        self.note_judged(&rejected);
+        let rows = rejected.iter().map(|row| self.parked_row(row)).collect();
+        let dispose = dispose(self.store.clone(), rows, rejected);
+        self.tasks.disposition.start(dispose);
     }
 
-    /// Counts a row that was rejected without being sent. If it is too large, the limit of its
+    /// Counts rows that were rejected without being sent. If one is too large, the limit of its
     /// topic may have been raised since it was read.
-    fn note_judged(&self, rejected: &RejectedRow) {
-        if let Some(fault) = rejected.fault {
-            self.record_failure(rejected.topic, rejected.class);
-            if fault == RowFault::TooLarge {
-                self.process.metadata.request_now();
-            }
+    fn note_judged(&self, rejected: &[RejectedRow]) {
+        for row in rejected.iter().filter(|row| row.fault.is_some()) {
+            self.record_failure(row.topic, row.class);
+        }
+        if rejected
+            .iter()
+            .any(|row| row.fault == Some(RowFault::TooLarge))
+        {
+            self.process.metadata.request_now();
         }
     }
 
@@ -86,16 +95,20 @@ impl Session<'_> {
         }
     }
 
-    /// Logs what happened to a rejected row, for a person to act on.
+    /// Logs what happened to rejected rows, for a person to act on.
     pub(super) fn on_disposed(&mut self, disposed: DispositionEnd) {
         let (now, rejected) = (Instant::now(), disposed.rejected);
         if let Err(error) = disposed.result {
-            self.core.on_disposition_failed(rejected);
+            // Each is put in front, so the last one first.
+            let last_first = rejected.into_iter().rev();
+            last_first.for_each(|row| self.core.on_disposition_failed(row));
             return self.on_database_error(ProblemSource::Parking, &error, now);
         }
         self.reporter.work_succeeded(ProblemSource::Parking);
-        log_disposition(self.core.routes().name(rejected.topic), &rejected);
-        self.core.on_disposition_done(&rejected, now);
+        for rejected in &rejected {
+            log_disposition(self.core.routes().name(rejected.topic), rejected);
+            self.core.on_disposition_done(rejected, now);
+        }
     }
 }
 
@@ -122,11 +135,13 @@ async fn read(
     Ok(found)
 }
 
-/// Writes what happens to a rejected row.
-async fn dispose(store: Store, row: ParkedRow, rejected: RejectedRow) -> DispositionEnd {
-    let result = match rejected.disposition {
-        Disposition::ParkKey => store.park_key(&row).await,
-        Disposition::DeadLetter => store.dead_letter(&row, rejected.attempts).await.map(|_| ()),
+/// Writes what happens to rejected rows: all are parked, or there is one for the dead letters.
+async fn dispose(store: Store, rows: Vec<ParkedRow>, rejected: Vec<RejectedRow>) -> DispositionEnd {
+    let result = match (&*rows, &*rejected) {
+        ([row], [rejected]) if rejected.disposition == Disposition::DeadLetter => {
+            store.dead_letter(row, rejected.attempts).await.map(drop)
+        }
+        (rows, _) => store.park_keys(rows).await,
     };
     DispositionEnd { rejected, result }
 }

@@ -89,9 +89,9 @@ pub(super) struct LookupEnd {
     pub(super) result: Result<Vec<OutboxRow>, StoreError>,
 }
 
-/// How writing the disposition of a rejected row ended.
+/// How writing the dispositions of rejected rows ended.
 pub(super) struct DispositionEnd {
-    pub(super) rejected: RejectedRow,
+    pub(super) rejected: Vec<RejectedRow>,
     pub(super) result: Result<(), StoreError>,
 }
 

@@ -75,6 +75,18 @@ impl Core {
         self.isolation.rejected.pop_front()
     }
 
+    /// The next rejected rows of which the keys are parked, at most `rows_max`, or the next one
+    /// that is moved to `outbox.dead_letter`. [`Self::on_disposition_done`] or
+    /// [`Self::on_disposition_failed`] must follow for each, in their order.
+    pub fn next_dispositions(&mut self, rows_max: usize) -> Vec<RejectedRow> {
+        let rejected = &mut self.isolation.rejected;
+        let is_parked = |row: &&RejectedRow| row.disposition == Disposition::ParkKey;
+        let parked = rejected.iter().take(rows_max).take_while(is_parked).count();
+        rejected
+            .drain(..parked.max(1).min(rejected.len()))
+            .collect()
+    }
+
     /// Records that the database could not store the disposition: it is stored again.
     pub fn on_disposition_failed(&mut self, rejected: RejectedRow) {
         self.isolation.rejected.push_front(rejected);
