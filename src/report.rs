@@ -92,7 +92,7 @@ pub struct Problem {
     #[serde(default)]
     pub last_good_used: bool,
     /// Whether nothing waits because of it, although problems of its class can stop a topic.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub advice: bool,
     /// Time since when there is a problem of this class, RFC 3339; absent in reports of an older
     /// relay or a migration.
