@@ -21,7 +21,9 @@ pub use config::{ConfigError, client_config};
 pub use delivery_error::{DeliveryError, classify};
 pub use metadata_client::{MetadataClient, TopicDescription};
 pub use partitioner::partition_of;
-pub use producer::{DeliveryReport, LastClusterError, Observations, Producer, Record};
+pub use producer::{
+    DeliveryReport, LastClusterError, Observations, Producer, ProducerKind, Record, WantedProducer,
+};
 pub use producer_set::{ClientId, ProducerSet};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
 pub use statistics::{BrokerTimes, Statistics};
