@@ -67,7 +67,7 @@ impl ProbeGroup {
     }
 
     /// Which producer probes the rows.
-    fn kind(&self) -> ProbeKind {
+    pub(crate) fn kind(&self) -> ProbeKind {
         self.purpose.into()
     }
 

@@ -60,7 +60,11 @@ impl Core {
         let topic = group.topic;
         let mut outgoing = Vec::with_capacity(group.rows.len());
         for row in &group.rows {
-            if let Some(slot) = self.put_in_flight(row, topic, now) {
+            let bytes = match group.kind() {
+                ProbeKind::Candidates => row.bytes(),
+                ProbeKind::Alone => 0,
+            };
+            if let Some(slot) = self.put_counted_in_flight(row, bytes, topic, now) {
                 let row = row.clone();
                 outgoing.push(Outgoing { slot, topic, row });
             }
