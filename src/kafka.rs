@@ -22,7 +22,8 @@ pub use delivery_error::{DeliveryError, classify};
 pub use metadata_client::{MetadataClient, TopicDescription};
 pub use partitioner::partition_of;
 pub use producer::{
-    Acknowledged, DeliveryReport, LastClusterError, Observations, Producer, Record,
+    Acknowledged, DeliveryReport, LastClusterError, Observations, Producer, ProducerKind, Record,
+    WantedProducer,
 };
 pub use producer_set::{ClientId, ProducerSet};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};

@@ -283,6 +283,34 @@ fn set_batch_limits(config: &mut ClientConfig, limits: BatchLimits) {
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string());
 }
 
+/// Loosens what costs a producer for each record that is rejected. Only for a producer that has one
+/// record of a partition at a time, so that order and gaps are no question.
+fn allow_rejections(config: &mut ClientConfig) {
+    for (name, value) in [
+        ("enable.gapless.guarantee", "false"),
+        ("enable.idempotence", "false"),
+        ("max.in.flight", "1"),
+    ] {
+        config.set(name, value);
+    }
+}
+
+/// What a producer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProducerKind {
+    /// Many records, in order and without a gap. A record that is rejected ends it.
+    Strict,
+    /// Records of which each partition gets one at a time. One that is rejected costs nothing else.
+    Single,
+}
+
+/// A producer to make.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedProducer {
+    pub kind: ProducerKind,
+    pub batch_limits: BatchLimits,
+}
+
 /// Makes librdkafka log the changes of state that [`Idempotence`] follows.
 fn log_idempotence(config: &mut ClientConfig) {
     config
@@ -322,6 +350,25 @@ impl Producer {
         batch_limits: BatchLimits,
         observations: Observations,
     ) -> Result<Self, ConfigError> {
+        let wanted = WantedProducer {
+            kind: ProducerKind::Strict,
+            batch_limits,
+        };
+        Self::of_kind(wanted, settings, secrets, client_id, observations)
+    }
+
+    /// Creates a producer like [`Self::new`], for this kind of records.
+    ///
+    /// # Errors
+    /// If a secret is missing or cannot be used, or librdkafka rejects the properties.
+    pub fn of_kind(
+        wanted: WantedProducer,
+        settings: &KafkaSettings,
+        secrets: &Secrets,
+        client_id: &str,
+        observations: Observations,
+    ) -> Result<Self, ConfigError> {
+        let WantedProducer { kind, batch_limits } = wanted;
         let mut config = client_config(settings, secrets, client_id)?;
         // Rows arrive in fetches, and the next batches grow while one request is in flight, so
         // lingering adds latency and saves nothing (measured).
@@ -331,6 +378,9 @@ impl Producer {
             config.set(name, value);
         }
         make_strict(&mut config, batch_limits);
+        if kind == ProducerKind::Single {
+            allow_rejections(&mut config);
+        }
         log_idempotence(&mut config);
         plant_bugs(&mut config);
         let inner = config

@@ -66,7 +66,7 @@ pub use crate::relay::core::{
     drain::DrainBlockers,
     first_record_gate::Destination,
     in_flight::SettleWhen,
-    isolation::{Disposition, Lookup, RejectedRow},
+    isolation::{Disposition, Lookup, ProbeKind, RejectedRow},
     topic_state::TopicPresence,
 };
 use crate::{
@@ -144,6 +144,8 @@ pub struct Core {
     first_record_gate: FirstRecordGate,
     /// Which partitions know the probe producer.
     probe_first_record_gate: FirstRecordGate,
+    /// Where rows that are sent alone go.
+    single_gate: FirstRecordGate,
     client_count: ClientCount,
     breaker: Breaker,
     throttle: Throttle,
@@ -187,6 +189,7 @@ impl Core {
             isolation: Isolation::default(),
             first_record_gate: FirstRecordGate::new(topics, budget.rows),
             probe_first_record_gate: FirstRecordGate::new(topics, budget.rows),
+            single_gate: FirstRecordGate::new(topics, budget.rows),
             client_count: ClientCount::new(now),
             breaker: Breaker::new(settings, budget.rows, Jitter::seeded(0), now),
             throttle: Throttle::default(),

@@ -88,6 +88,7 @@ impl Core {
         // number as the first.
         self.first_record_gate.forget_topic(topic);
         self.probe_first_record_gate.forget_topic(topic);
+        self.single_gate.forget_topic(topic);
     }
 
     fn on_topic_present(&mut self, topic: TopicIndex, now: Instant) {

@@ -473,9 +473,21 @@ impl Core {
         topic: TopicIndex,
         now: Instant,
     ) -> Option<Slot> {
-        let slot = self.in_flight.take(row, topic)?;
-        let burst = self.topics.on_sent(topic, row.lane, row.bytes(), now);
-        self.send_window.on_sent(row.bytes(), now);
+        self.put_counted_in_flight(row, row.bytes(), topic, now)
+    }
+
+    /// Records that a row goes to a producer, and counts this many bytes for it: none for a row
+    /// that is sent alone, or it would take the room of all others.
+    pub(super) fn put_counted_in_flight(
+        &mut self,
+        row: &OutboxRow,
+        bytes: usize,
+        topic: TopicIndex,
+        now: Instant,
+    ) -> Option<Slot> {
+        let slot = self.in_flight.take_counted(row, bytes, topic)?;
+        let burst = self.topics.on_sent(topic, row.lane, bytes, now);
+        self.send_window.on_sent(bytes, now);
         self.in_flight.set_burst(slot, burst);
         Some(slot)
     }

@@ -297,11 +297,20 @@ impl InFlight {
 
     /// Adds a row that goes to a producer. Returns `None`, and adds nothing, without room for it.
     pub fn take(&mut self, row: &OutboxRow, topic: TopicIndex) -> Option<Slot> {
+        self.take_counted(row, row.bytes(), topic)
+    }
+
+    /// Adds a row like [`Self::take`], and counts this many bytes for it.
+    pub fn take_counted(
+        &mut self,
+        row: &OutboxRow,
+        bytes: usize,
+        topic: TopicIndex,
+    ) -> Option<Slot> {
         if self.lane_room(row.lane) == 0 {
             return None;
         }
         let slot = self.free.pop()?;
-        let bytes = row.bytes();
         self.entries[slot.index()] = Some(Entry {
             row: row.identity(),
             ctid: row.ctid,
@@ -311,7 +320,7 @@ impl InFlight {
             state: State::Sent,
         });
         self.lanes[row.lane.index()].insert((row.id, row.event_id), slot);
-        if bytes > FETCHED_BYTES_MAX / 2 {
+        if row.bytes() > FETCHED_BYTES_MAX / 2 {
             self.large.insert(row.identity());
         }
         self.sent += 1;

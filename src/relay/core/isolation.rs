@@ -22,6 +22,8 @@ use std::{
     time::Instant,
 };
 
+pub use bisect::ProbeKind;
+
 use crate::{
     outbox::{Lane, OutboxRow, RowFault, RowIdentity, TextColumn},
     relay::core::{
@@ -250,6 +252,11 @@ impl Isolation {
     /// Whether the row in a slot is with the probe producer.
     pub(super) fn is_probed(&self, slot: Slot) -> bool {
         self.bisect.is_probed(slot)
+    }
+
+    /// Which producer has the row in a slot; `None` if it is not probed.
+    pub(super) fn probe_kind(&self, slot: Slot) -> Option<ProbeKind> {
+        self.bisect.kind_of(slot)
     }
 
     /// Rows that are with the probe producer.

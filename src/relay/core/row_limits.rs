@@ -1,5 +1,5 @@
 //! What is done with a row because of its size: it is sent with others, it is sent alone on the
-//! probe producer, or it is rejected without being read. Pure.
+//! single producer, or it is rejected without being read. Pure.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ const LOOKUP_BYTES_MAX: usize = 4 << 20;
 pub(crate) enum Sending {
     /// The main producer sends it, in batches.
     WithOthers,
-    /// The probe producer sends it alone: its topic may reject it.
+    /// The single producer sends it alone: its topic may reject it.
     Alone,
     /// The row is rejected without being read.
     TooLarge,

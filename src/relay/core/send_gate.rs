@@ -9,6 +9,7 @@ use crate::{
         Core, Outgoing,
         first_record_gate::{Destination, FirstRecordGate},
         ids::{Slot, TopicIndex},
+        isolation::ProbeKind,
     },
 };
 
@@ -29,10 +30,10 @@ impl Core {
 
     /// The gate of the producer that has the row in a slot.
     pub(super) fn gate_of(&mut self, slot: Slot) -> &mut FirstRecordGate {
-        if self.isolation.is_probed(slot) {
-            &mut self.probe_first_record_gate
-        } else {
-            &mut self.first_record_gate
+        match self.isolation.probe_kind(slot) {
+            Some(ProbeKind::Candidates) => &mut self.probe_first_record_gate,
+            Some(ProbeKind::Alone) => &mut self.single_gate,
+            None => &mut self.first_record_gate,
         }
     }
 
@@ -69,9 +70,15 @@ impl Core {
         self.probe_first_record_gate.forget();
     }
 
+    /// Records that a new single producer begins.
+    pub fn on_new_single_producer(&mut self) {
+        self.single_gate.forget();
+    }
+
     /// Records how many partitions the brokers list for a topic. Returns whether keys have moved
     /// that the main producer sent records of: it must be replaced.
     pub fn on_partition_count(&mut self, topic: TopicIndex, partitions: usize) -> bool {
+        self.single_gate.on_partition_count(topic, partitions);
         self.probe_first_record_gate
             .on_partition_count(topic, partitions);
         self.first_record_gate.on_partition_count(topic, partitions)

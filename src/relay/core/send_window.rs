@@ -88,8 +88,11 @@ impl SendWindow {
 
     /// Records that a row of `bytes` goes to a producer.
     pub(super) fn on_sent(&mut self, bytes: usize, now: Instant) {
-        let kept = self.row_bytes - self.row_bytes / ROW_BYTES_DIVISOR;
-        self.row_bytes = kept + bytes / ROW_BYTES_DIVISOR;
+        // A row that is sent alone counts no bytes.
+        if bytes > 0 {
+            let kept = self.row_bytes - self.row_bytes / ROW_BYTES_DIVISOR;
+            self.row_bytes = kept + bytes / ROW_BYTES_DIVISOR;
+        }
         self.sent.rows += 1;
         self.sent.bytes += bytes;
         self.used.observe(self.sent.bytes, now);

@@ -778,6 +778,7 @@ fn bytes_are_counted_unless_recent_rows_are_small() {
     core.on_topic_metadata(TopicIndex::new(0), TopicPresence::Present, now);
     let short = RowText {
         aggregate_type: "",
+        aggregate_id: "e",
         event_type: "",
         headers: "",
         ..RowText::PLAIN

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::{
     outbox::{OutboxRow, ParkedRow, RowFault, RowIdentity, Store, StoreError, WantedRow},
     relay::{
-        core::{Disposition, Lookup, RejectedRow, row_limits::LargeRows},
+        core::{Disposition, Lookup, ProbeKind, RejectedRow, row_limits::LargeRows},
         session::{
             Session,
             producers::ProducerRole,
@@ -45,12 +45,18 @@ impl Session<'_> {
         }
     }
 
-    /// Sends the next candidates to the probe producer, if one is ready for them.
+    /// Sends the next candidates to the probe producer, and the next rows that are sent alone to
+    /// the single producer, if these are ready.
     pub(super) fn probe_candidates(&mut self, now: Instant) {
         if self.producers.prepare_probe(&mut self.core, now)
-            && let Some(outgoing) = self.core.next_probe(now)
+            && let Some(outgoing) = self.core.next_probe_of(ProbeKind::Candidates, now)
         {
             self.send(outgoing, ProducerRole::Probe, now);
+        }
+        if self.producers.prepare_single(&mut self.core, now)
+            && let Some(outgoing) = self.core.next_probe_of(ProbeKind::Alone, now)
+        {
+            self.send(outgoing, ProducerRole::Single, now);
         }
     }
 

@@ -5,7 +5,7 @@ use tokio::sync::watch::Receiver;
 use crate::{
     kafka::{
         BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Observations, Producer,
-        Statistics,
+        ProducerKind, Statistics, WantedProducer,
     },
     relay::{
         RunOptions,
@@ -85,17 +85,30 @@ impl<'a> ProducerFactory<'a> {
         }
     }
 
-    /// Makes a producer, and reports the problem if the secrets or the properties do not allow it.
+    /// Makes a strict producer, and reports the problem if the secrets or the properties do not
+    /// allow it.
     ///
     /// # Errors
     /// When a secret is missing, or librdkafka rejects the properties.
     pub(super) fn make(&self) -> Result<Producer, ConfigError> {
+        self.make_of_kind(ProducerKind::Strict)
+    }
+
+    /// Makes a producer like [`Self::make`], for this kind of records.
+    ///
+    /// # Errors
+    /// When a secret is missing, or librdkafka rejects the properties.
+    pub(super) fn make_of_kind(&self, kind: ProducerKind) -> Result<Producer, ConfigError> {
         let secrets = self.secrets.borrow().clone();
-        let made = Producer::new(
+        let wanted = WantedProducer {
+            kind,
+            batch_limits: self.bounded_limits(),
+        };
+        let made = Producer::of_kind(
+            wanted,
             &self.options.settings.kafka,
             &secrets,
             &self.options.pod,
-            self.bounded_limits(),
             self.observations.clone(),
         );
         let problem = made.as_ref().err().map(ConfigError::problem);

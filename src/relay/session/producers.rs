@@ -1,6 +1,7 @@
-//! The two producers: the main one, which is a set of clients, and the probe producer for
-//! candidates. When each is made, replaced and retired, so that a record is sent by at most one
-//! incarnation at a time; and when the main one gets more clients or fewer.
+//! The producers: the main one, which is a set of clients, the probe producer for candidates, and
+//! the single producer for rows that are sent alone. When each is made, replaced and retired, so
+//! that a record is sent by at most one incarnation at a time; and when the main one gets more
+//! clients or fewer.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +10,13 @@ use tokio::sync::watch::Receiver;
 use crate::{
     failpoints::{self, Bug},
     kafka::{
-        BatchLimits, BrokerTimes, ClientId, DeliveryError, DeliveryReport, Producer, ProducerSet,
-        Record, replaced_producers,
+        BatchLimits, BrokerTimes, ClientId, DeliveryError, DeliveryReport, Producer, ProducerKind,
+        ProducerSet, Record, replaced_producers,
     },
     relay::{
         RunOptions,
         core::{
-            ClusterError, Core, DrainBlockers,
+            ClusterError, Core, DrainBlockers, ProbeKind,
             ids::{Slot, TopicIndex},
             stale_leaders::StaleLeaders,
         },
@@ -46,6 +47,8 @@ const DESTROY_MAX: Duration = Duration::from_secs(2);
 const SUCCESSOR_MAX: Duration = Duration::from_secs(5);
 /// Shortest pause between two replacements of a producer that does not know a partition.
 const MISSED_PARTITION_PAUSE: Duration = Duration::from_secs(5);
+/// Time after the last row that was sent alone for which the single producer is kept.
+const SINGLE_KEPT_FOR: Duration = Duration::from_secs(30);
 /// Time after the last record for which a client is kept in reserve.
 const RESERVE_FOR: Duration = Duration::from_secs(60);
 /// Longest time that a client may send nothing because it waits for all of its requests to end. One
@@ -59,6 +62,8 @@ pub(super) enum ProducerRole {
     Main,
     /// For candidates: what is rejected there costs no other row anything.
     Probe,
+    /// For rows that are sent alone because of their size: a rejection does not end it.
+    Single,
 }
 
 /// What takes records of a role.
@@ -170,6 +175,12 @@ pub(super) struct Producers<'a> {
     /// Set when the probe producer is being replaced: it takes no records, and waits for its
     /// reports until then.
     probe_until: Option<Instant>,
+    /// Sends rows alone. Set while there are such rows, and for some time after.
+    single: Option<Producer>,
+    /// Set when the single producer is being replaced, like `probe_until`.
+    single_until: Option<Instant>,
+    /// When the single producer was needed last.
+    single_used_at: Instant,
     failure: ProducerFailure,
     stale_leaders: StaleLeaders,
     /// Since when draining lanes wait for records.
@@ -201,6 +212,9 @@ impl<'a> Producers<'a> {
             used_at: None,
             probe: None,
             probe_until: None,
+            single: None,
+            single_until: None,
+            single_used_at: now,
             failure: ProducerFailure::default(),
             stale_leaders: StaleLeaders::default(),
             drain_blocked_since: None,
@@ -217,6 +231,7 @@ impl<'a> Producers<'a> {
             (ProducerRole::Main, MainProducer::Open(producers)) => Some(Sender::Main(producers)),
             (ProducerRole::Main, _) => None,
             (ProducerRole::Probe, _) => self.probe.as_ref().map(Sender::Probe),
+            (ProducerRole::Single, _) => self.single.as_ref().map(Sender::Probe),
         }
     }
 
@@ -232,8 +247,8 @@ impl<'a> Producers<'a> {
         if let Some(producers) = self.main.producer() {
             producers.poll(&mut reports);
         }
-        if let Some(probe) = &self.probe {
-            probe.poll(&mut reports);
+        for producer in self.probe.iter().chain(&self.single) {
+            producer.poll(&mut reports);
         }
         reports
     }
@@ -319,10 +334,11 @@ impl<'a> Producers<'a> {
         }
     }
 
-    /// Replaces the probe producer, if there is one, once its records have ended or this time is
-    /// over.
+    /// Replaces the probe producer and the single producer, if there are any, once their records
+    /// have ended or this time is over.
     fn replace_probe(&mut self, until: Instant) {
         self.probe_until = self.probe.as_ref().map(|_| until);
+        self.single_until = self.single.as_ref().map(|_| until);
     }
 
     /// No producer is made from now on.
@@ -338,7 +354,7 @@ impl<'a> Producers<'a> {
             MainProducer::Open(_) => self.successor_until,
             MainProducer::Retiring(_) => None,
         };
-        [main, self.probe_until]
+        [main, self.probe_until.or(self.single_until)]
     }
 
     /// Retires the main producer if it failed for good or its grace is over, and makes the next one
@@ -650,11 +666,57 @@ impl<'a> Producers<'a> {
         if self.is_probe_used_up(core) && !self.end_probe(core) {
             return false;
         }
-        if self.makes_no_more || core.is_probing_done() {
+        if self.makes_no_more || !core.has_probes(ProbeKind::Candidates) {
             return false;
         }
         self.make_probe_if_absent(core);
         self.probe.is_some()
+    }
+
+    /// Makes a single producer if there are rows to send alone, and retires one that was not needed
+    /// for a while. Returns whether it may be sent to.
+    pub(super) fn prepare_single(&mut self, core: &mut Core, now: Instant) -> bool {
+        let is_needed = core.has_probes(ProbeKind::Alone);
+        if is_needed {
+            self.single_used_at = now;
+        }
+        self.purge_single_if_due(now);
+        if self.is_single_used_up(now) && !self.end_single(core) {
+            return false;
+        }
+        if self.makes_no_more || !is_needed {
+            return false;
+        }
+        if self.single.is_none() {
+            self.single = self.factory.make_of_kind(ProducerKind::Single).ok();
+            core.on_new_single_producer();
+        }
+        self.single.is_some()
+    }
+
+    fn is_single_used_up(&self, now: Instant) -> bool {
+        let is_fatal = self.single.as_ref().is_some_and(Producer::is_fatal);
+        let unused_for = now.saturating_duration_since(self.single_used_at);
+        self.single_until.is_some() || is_fatal || unused_for >= SINGLE_KEPT_FOR
+    }
+
+    /// Destroys the single producer once its last report is in. Returns whether there is none.
+    fn end_single(&mut self, core: &Core) -> bool {
+        if core.has_sent_probes(ProbeKind::Alone) {
+            return false;
+        }
+        drop(self.single.take().map(destroy_beside));
+        self.single_until = None;
+        true
+    }
+
+    /// Purges a single producer that is being replaced, once waiting for its reports is in vain.
+    fn purge_single_if_due(&self, now: Instant) {
+        if let (Some(single), Some(until)) = (&self.single, self.single_until)
+            && (now >= until || self.has_cluster_error())
+        {
+            single.purge();
+        }
     }
 
     /// Makes a probe producer unless there is one.
@@ -667,12 +729,12 @@ impl<'a> Producers<'a> {
 
     fn is_probe_used_up(&self, core: &Core) -> bool {
         let is_fatal = self.probe.as_ref().is_some_and(Producer::is_fatal);
-        core.is_probing_done() || self.probe_until.is_some() || is_fatal
+        !core.has_probes(ProbeKind::Candidates) || self.probe_until.is_some() || is_fatal
     }
 
     /// Destroys the probe producer once its last report is in. Returns whether it was.
     fn end_probe(&mut self, core: &Core) -> bool {
-        if core.has_probe_under_way() {
+        if core.has_sent_probes(ProbeKind::Candidates) {
             // A race: a record that was handed over just as the producer failed is neither sent nor
             // reported by librdkafka, unless it is purged.
             self.probe
@@ -697,17 +759,16 @@ impl<'a> Producers<'a> {
 
     // --- the end of a session
 
-    /// Purges both producers: each record still gets its report.
+    /// Purges all producers: each record still gets its report.
     pub(super) fn purge(&self) {
-        if let Some(probe) = &self.probe {
-            probe.purge();
-        }
+        let probes = self.probe.iter().chain(&self.single);
+        probes.for_each(Producer::purge);
         if let Some(producers) = self.main.producer() {
             producers.purge();
         }
     }
 
-    /// Destroys both producers. Their last reports must be in.
+    /// Destroys all producers. Their last reports must be in.
     ///
     /// # Cancel safety
     /// If dropped midway, the producer that is being destroyed is gone, and its threads end later.
@@ -719,8 +780,10 @@ impl<'a> Producers<'a> {
         {
             destroy(producer).await;
         }
-        if let Some(probe) = self.probe.take() {
-            destroy(probe).await;
+        for producer in [self.probe.take(), self.single.take()] {
+            if let Some(producer) = producer {
+                destroy(producer).await;
+            }
         }
     }
 }

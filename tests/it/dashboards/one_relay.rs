@@ -357,7 +357,7 @@ const PODS: &[Panel] = &[
         title: "Bytes in flight",
         look: Lines,
         unit: "bytes",
-        description: "Payloads, headers and keys of these rows, at most about 64 MiB.",
+        description: "Payloads, headers and texts of these rows, at most about 32 MiB.",
         queries: &[(
             r#"sum by (pod) (outbox_in_flight_bytes{namespace=~"$namespace", relay=~"$relay"})"#,
             "{{pod}}",

@@ -28,6 +28,24 @@ enum Purpose {
     Alone,
 }
 
+/// Which producer probes rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// The probe producer: rows that are under suspicion, several at a time, in order.
+    Candidates,
+    /// The single producer: rows that are sent alone because of their size.
+    Alone,
+}
+
+impl From<Purpose> for ProbeKind {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Batch(_) | Purpose::Topic => Self::Candidates,
+            Purpose::Alone => Self::Alone,
+        }
+    }
+}
+
 /// Rows of one topic that are probed together.
 #[derive(Clone)]
 #[cfg_attr(test, derive(Hash))]
@@ -46,6 +64,11 @@ impl ProbeGroup {
         let before = self.rows.len();
         self.rows.retain(|row| !is_unwanted(self.topic, row));
         self.rows.len() < before
+    }
+
+    /// Which producer probes the rows.
+    pub(crate) fn kind(&self) -> ProbeKind {
+        self.purpose.into()
     }
 
     fn has_several_rows(&self) -> bool {
@@ -235,6 +258,23 @@ impl Bisect {
         !self.under_way.is_empty()
     }
 
+    /// Whether a row of this kind is probed or waits for it.
+    pub(crate) fn has_groups(&self, kind: ProbeKind) -> bool {
+        self.groups().any(|group| group.kind() == kind)
+    }
+
+    /// Whether the producer of this kind has rows.
+    pub(crate) fn has_sent(&self, kind: ProbeKind) -> bool {
+        let mut probes = self.under_way.values();
+        probes.any(|probe| probe.group.kind() == kind)
+    }
+
+    /// Which producer has the row in a slot; `None` if it is not probed.
+    pub(crate) fn kind_of(&self, slot: Slot) -> Option<ProbeKind> {
+        let (topic, _) = self.find_open_row(slot)?;
+        Some(self.under_way.get(&topic)?.group.kind())
+    }
+
     /// Rows that the probe producer has, and whose delivery reports are still to come.
     pub(crate) fn probed_rows(&self) -> impl Iterator<Item = &OutboxRow> {
         self.under_way.values().flat_map(Probe::open_rows)
@@ -328,14 +368,14 @@ impl Bisect {
         });
     }
 
-    /// The next rows to send, in order, of a topic that `may_send` holds for and of which no probe
-    /// is under way. [`Self::on_sent`] or [`Self::postpone`] must follow.
+    /// The next rows to send, in order, for which `may_send` holds and of whose topic no probe is
+    /// under way. [`Self::on_sent`] or [`Self::postpone`] must follow.
     pub(crate) fn next_group(
         &mut self,
-        may_send: impl Fn(TopicIndex) -> bool,
+        may_send: impl Fn(TopicIndex, ProbeKind) -> bool,
     ) -> Option<ProbeGroup> {
         let next = self.queue.iter().position(|group| {
-            may_send(group.topic) && !self.under_way.contains_key(&group.topic)
+            may_send(group.topic, group.kind()) && !self.under_way.contains_key(&group.topic)
         })?;
         self.queue.remove(next)
     }

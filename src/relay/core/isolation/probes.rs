@@ -7,7 +7,7 @@ use crate::{
     relay::core::{
         Core, Outcome, Outgoing,
         ids::{Slot, TopicIndex},
-        isolation::bisect::{ProbeGroup, ProbeOutcome, ProbeResult},
+        isolation::bisect::{ProbeGroup, ProbeKind, ProbeOutcome, ProbeResult},
         lane_share::LANES,
     },
 };
@@ -24,23 +24,31 @@ impl From<Outcome> for ProbeOutcome {
 }
 
 impl Core {
-    /// The next rows for the probe producer, in the order in which they must be sent.
+    /// The next rows for one producer that stands for both, in the order in which they must be
+    /// sent.
     pub fn next_probe(&mut self, now: Instant) -> Option<Vec<Outgoing>> {
-        let group = self.next_fitting_group()?;
+        let candidates = self.next_probe_of(ProbeKind::Candidates, now);
+        candidates.or_else(|| self.next_probe_of(ProbeKind::Alone, now))
+    }
+
+    /// The next rows for the producer of this kind, in the order in which they must be sent.
+    pub fn next_probe_of(&mut self, kind: ProbeKind, now: Instant) -> Option<Vec<Outgoing>> {
+        let group = self.next_fitting_group(kind)?;
         let outgoing = self.put_group_in_flight(&group, now);
         let slots: Vec<Slot> = outgoing.iter().map(|outgoing| outgoing.slot).collect();
         self.isolation.bisect.on_sent(group, &slots);
         self.probe_first_record_gate.begin_round();
+        self.single_gate.begin_round();
         Some(outgoing)
     }
 
     /// The next rows to probe for which there is room. The others are postponed.
-    fn next_fitting_group(&mut self) -> Option<ProbeGroup> {
+    fn next_fitting_group(&mut self, kind: ProbeKind) -> Option<ProbeGroup> {
         let topics = &self.topics;
         let mut group = self
             .isolation
             .bisect
-            .next_group(|topic| !topics[topic].is_parked())?;
+            .next_group(|topic, of| of == kind && !topics[topic].is_parked())?;
         let later = group.rows.split_off(self.fitting_probes(&group.rows));
         if !later.is_empty() {
             self.isolation.bisect.postpone(group.with(later));
@@ -52,7 +60,11 @@ impl Core {
         let topic = group.topic;
         let mut outgoing = Vec::with_capacity(group.rows.len());
         for row in &group.rows {
-            if let Some(slot) = self.put_in_flight(row, topic, now) {
+            let bytes = match group.kind() {
+                ProbeKind::Candidates => row.bytes(),
+                ProbeKind::Alone => 0,
+            };
+            if let Some(slot) = self.put_counted_in_flight(row, bytes, topic, now) {
                 let row = row.clone();
                 outgoing.push(Outgoing { slot, topic, row });
             }
@@ -77,6 +89,18 @@ impl Core {
     #[must_use]
     pub fn is_probing_done(&self) -> bool {
         self.isolation.bisect.is_empty()
+    }
+
+    /// Whether a row of this kind is probed or waits for it.
+    #[must_use]
+    pub fn has_probes(&self, kind: ProbeKind) -> bool {
+        self.isolation.bisect.has_groups(kind)
+    }
+
+    /// Whether delivery reports of rows that the producer of this kind has are still to come.
+    #[must_use]
+    pub fn has_sent_probes(&self, kind: ProbeKind) -> bool {
+        self.isolation.bisect.has_sent(kind)
     }
 
     /// Whether delivery reports of probed rows are still to come.

@@ -25,7 +25,7 @@ fn run(
     is_bad: impl Fn(&[OutboxRow]) -> Option<ProblemClass>,
 ) -> (Vec<i64>, Vec<ProbeResult>) {
     let (mut published, mut results) = (Vec::new(), Vec::new());
-    while let Some(group) = bisect.next_group(|_| true) {
+    while let Some(group) = bisect.next_group(|_, _| true) {
         let rows = group.rows.clone();
         bisect.on_sent(group, &slots(0..rows.len()));
         let end = is_bad(&rows).map_or(ProbeOutcome::Published, ProbeOutcome::Rejected);
@@ -101,7 +101,7 @@ fn rows_that_were_not_tried_are_probed_after_the_rejected_ones_before_them() {
         Some(ProblemClass::RecordRejected),
         (1..=4).map(row).collect(),
     );
-    let group = bisect.next_group(|_| true).expect("a group");
+    let group = bisect.next_group(|_, _| true).expect("a group");
     bisect.on_sent(group, &slots(10..14));
     for (slot, end) in [
         (Slot::new(10), ProbeOutcome::Published),
@@ -121,7 +121,7 @@ fn rows_that_were_not_tried_are_probed_after_the_rejected_ones_before_them() {
     );
     assert_eq!(
         bisect
-            .next_group(|_| true)
+            .next_group(|_, _| true)
             .expect("the rows that were not tried")
             .rows
             .iter()
@@ -136,7 +136,7 @@ fn a_topic_that_fails_ends_its_probes() {
     let mut bisect = Bisect::default();
     bisect.add_topic_row(TOPIC, row(1));
     bisect.add_candidates(TOPIC, Some(ProblemClass::RecordRejected), vec![row(2)]);
-    let group = bisect.next_group(|_| true).expect("the topic's row");
+    let group = bisect.next_group(|_, _| true).expect("the topic's row");
     bisect.on_sent(group, &slots(7..8));
     assert!(
         bisect.on_report(Slot::new(7), ProbeOutcome::TopicFailed) == Some(vec![])
