@@ -226,7 +226,7 @@ fn no_message_says_the_same_twice() {
     for (from, to, words) in [
         (
             "name: file_service",
-            "name: file_service, schema: Outbox",
+            "name: file_service\n    schema: Outbox",
             "is not a valid schema name",
         ),
         (
