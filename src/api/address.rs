@@ -25,26 +25,26 @@ pub struct HostPort {
 /// Why a text is not a [`Host`] or a [`HostPort`]. The text continues "the host ...".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
-    /// There is nothing.
+    /// The text is empty.
     #[error("is empty: write the host name or IP address")]
     Empty,
-    /// There are several, separated by commas.
+    /// The text has several addresses, separated by commas.
     #[error("contains a comma: write one address in each entry")]
     Several,
-    /// It is longer than [`HOST_BYTES_MAX`].
+    /// The text is longer than [`HOST_BYTES_MAX`].
     #[error("is longer than 253 characters: write a host name")]
     TooLong,
     /// The brackets hold no IPv6 address.
     #[error("is not an IPv6 address in brackets, such as [::1]")]
     Brackets,
-    /// It has a colon, and is no IPv6 address.
+    /// The text has a colon, and is no IPv6 address.
     #[error("contains a colon, but is no IPv6 address: write the port separately")]
     Colon,
-    /// It has a character that no host name has.
+    /// The text has a character that no host name has.
     #[error(
         "is not a host name: write a name of a-z, 0-9, -, . and _ or an IP address, and no URL"
     )]
-    Name,
+    NotHostName,
     /// The port is missing.
     #[error("has no port: write host:port, and an IPv6 address in brackets")]
     NoPort,
@@ -89,7 +89,7 @@ fn ipv6(text: &str) -> Option<Host> {
 
 fn socket_folder(text: &str) -> Result<Host, InvalidAddress> {
     if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(InvalidAddress::Name);
+        return Err(InvalidAddress::NotHostName);
     }
     Ok(Host(text.to_owned()))
 }
@@ -102,7 +102,7 @@ fn host_name(text: &str) -> Result<Host, InvalidAddress> {
     if is_name {
         Ok(Host(text.to_owned()))
     } else {
-        Err(InvalidAddress::Name)
+        Err(InvalidAddress::NotHostName)
     }
 }
 
@@ -142,7 +142,7 @@ impl FromStr for HostPort {
         };
         let host: Host = host.parse()?;
         if host.0.starts_with('/') {
-            return Err(InvalidAddress::Name);
+            return Err(InvalidAddress::NotHostName);
         }
         Ok(Self::new(host, port(number)?))
     }
@@ -180,12 +180,12 @@ mod tests {
             ("db:5432", Err(InvalidAddress::Colon)),
             ("::1::2", Err(InvalidAddress::Colon)),
             ("fe80::1%eth0", Err(InvalidAddress::Colon)),
-            ("db/x", Err(InvalidAddress::Name)),
-            ("user@db", Err(InvalidAddress::Name)),
-            ("d b", Err(InvalidAddress::Name)),
-            ("-db", Err(InvalidAddress::Name)),
-            ("dä", Err(InvalidAddress::Name)),
-            ("db\0", Err(InvalidAddress::Name)),
+            ("db/x", Err(InvalidAddress::NotHostName)),
+            ("user@db", Err(InvalidAddress::NotHostName)),
+            ("d b", Err(InvalidAddress::NotHostName)),
+            ("-db", Err(InvalidAddress::NotHostName)),
+            ("dä", Err(InvalidAddress::NotHostName)),
+            ("db\0", Err(InvalidAddress::NotHostName)),
         ] {
             let host = text.parse::<Host>();
             assert_eq!(
@@ -218,7 +218,7 @@ mod tests {
             (":9092", Err(InvalidAddress::Empty)),
             ("a:1,b:2", Err(InvalidAddress::Several)),
             ("http://a:1", Err(InvalidAddress::NoPort)),
-            ("/tmp:1", Err(InvalidAddress::Name)),
+            ("/tmp:1", Err(InvalidAddress::NotHostName)),
         ] {
             let address = text.parse::<HostPort>().map(|address| address.to_string());
             assert_eq!(address.as_deref(), expected.as_ref().copied(), "{text}");

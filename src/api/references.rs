@@ -66,7 +66,7 @@ pub enum TlsMode {
     /// Encrypted; only the certificate chain is verified, any host name is accepted.
     #[serde(rename = "verify-ca")]
     VerifyCa,
-    /// Encrypted, but nothing is verified: whoever answers at the address gets passwords and
+    /// Encrypted, but nothing is verified: any server at the address gets passwords and
     /// payloads. The operator reports it in a Warning.
     #[serde(rename = "require")]
     Require,

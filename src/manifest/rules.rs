@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kube_cel::Validator;
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A field, and why its value is refused.
 pub(super) type Violation = (String, String);
@@ -35,7 +35,7 @@ fn in_schema(value: &Value, schema: &Value, path: &str) -> Option<Violation> {
         Value::String(text) => text_violation(text, schema),
         Value::Number(number) => number_violation(number.as_f64()?, schema),
         Value::Array(items) => list_violation(items, schema),
-        Value::Object(fields) => fields_violation(fields.keys(), schema),
+        Value::Object(fields) => fields_violation(fields, schema),
         Value::Bool(_) => None,
     };
     let own = own.or_else(|| choice_violation(value, schema));
@@ -130,16 +130,22 @@ fn repeated_key(items: &[Value], schema: &Value) -> Option<String> {
     Some(format!("has two items with key {twice}: keep one"))
 }
 
-fn fields_violation<'a>(
-    names: impl ExactSizeIterator<Item = &'a String>,
-    schema: &Value,
-) -> Option<String> {
-    count_violation(
-        names.len(),
-        "entries",
-        schema,
-        ["minProperties", "maxProperties"],
-    )
+fn fields_violation(fields: &Map<String, Value>, schema: &Value) -> Option<String> {
+    let bounds = ["minProperties", "maxProperties"];
+    count_violation(fields.len(), "entries", schema, bounds)
+        .or_else(|| missing_field(fields, schema))
+}
+
+/// Words for a field that is required, and neither there nor has a default.
+fn missing_field(fields: &Map<String, Value>, schema: &Value) -> Option<String> {
+    let has_default = |name: &str| {
+        let property = schema.get("properties").and_then(|all| all.get(name));
+        property.is_some_and(|property| property.get("default").is_some())
+    };
+    let required = schema.get("required")?.as_array()?;
+    let mut names = required.iter().filter_map(Value::as_str);
+    let missing = names.find(|name| !fields.contains_key(*name) && !has_default(name))?;
+    Some(format!("lacks field {missing}: add it"))
 }
 
 fn choice_violation(value: &Value, schema: &Value) -> Option<String> {
@@ -235,6 +241,13 @@ mod tests {
                 json!([{"name": "a", "eventTypes": ["A"]}, {"name": "b", "eventTypes": ["A"]}]),
                 "spec.topics",
                 "",
+            ),
+            (
+                "/spec/template",
+                json!({"affinity": {"podAntiAffinity": {
+                    "preferredDuringSchedulingIgnoredDuringExecution": [{}]}}}),
+                "spec.template.affinity",
+                "lacks field",
             ),
             (
                 "/metadata/name",

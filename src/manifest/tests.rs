@@ -226,7 +226,7 @@ fn no_message_says_the_same_twice() {
     for (from, to, words) in [
         (
             "name: file_service",
-            "name: file_service, schema: Outbox",
+            "name: file_service\n    schema: Outbox",
             "is not a valid schema name",
         ),
         (
@@ -241,7 +241,7 @@ fn no_message_says_the_same_twice() {
         ),
     ] {
         let text = format!("{RELAY}---{SECRETS}").replacen(from, to, 1);
-        let error = from_text(&text, None, "local").err().expect("refused");
+        let error = from_text(&text, None, "local").expect_err("refused");
         let report = format!("{:#}", anyhow::Error::from(error));
         assert_eq!(report.matches(words).count(), 1, "{report}");
     }

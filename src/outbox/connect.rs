@@ -223,8 +223,8 @@ impl Connect {
         }
     }
 
-    /// Options to connect with, and the gateway that they lead to, if one is needed. It must be kept
-    /// while connections are opened. Needs the async runtime.
+    /// Options to connect with, and the gateway that they lead to, if one is needed. It must be
+    /// kept while connections are opened. Needs the async runtime.
     pub(super) fn reach(&self) -> (PgConnectOptions, Option<Gateway>) {
         let options = self.startup();
         let Some(route) = &self.route else {

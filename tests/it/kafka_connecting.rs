@@ -166,6 +166,17 @@ async fn an_unknown_authority_is_refused() {
 }
 
 #[tokio::test]
+async fn mode_require_encrypts_and_verifies_nothing() {
+    let login = Login::to("RIG_KAFKA_SASL_SSL", TlsMode::Require)
+        .await
+        .with_password(SaslMechanism::ScramSha512, &rig("RIG_KAFKA_PASSWORD"));
+    login
+        .database
+        .write_secret("kafka/ca.crt", &certificate("rogue-ca.crt"));
+    login.is_let_in(KafkaVersion::V4_3).await;
+}
+
+#[tokio::test]
 async fn an_expired_certificate_is_refused() {
     let port = with_certificate(&expired_server(), Hello::Begins);
     for mode in [TlsMode::VerifyFull, TlsMode::VerifyCa] {

@@ -202,9 +202,9 @@ mod tests {
     use super::*;
 
     /// User, password, host, port and database of a URL.
-    type Parts<'a> = (&'a str, &'a str, &'a str, u16, &'a str);
+    type Read<'a> = (&'a str, &'a str, &'a str, u16, &'a str);
 
-    fn parts(url: &DatabaseUrl) -> Parts<'_> {
+    fn parts(url: &DatabaseUrl) -> Read<'_> {
         (
             url.user.as_deref().unwrap_or_default(),
             url.password(),

@@ -375,7 +375,8 @@ fn schema_code(code: &str) -> Option<Fixed> {
         ),
         "42P17" | "42P16" | "42P13" | "42611" | "42830" => (
             Failed,
-            "the server refuses a definition: check objects of the schema that were changed by hand",
+            "the server refuses a definition: check objects of the schema that were changed by \
+             hand",
         ),
         "26000" | "42P05" => (
             Failed,
@@ -533,6 +534,11 @@ fn is_of_statements(code: &str) -> bool {
 
 /// Words for a class of PostgreSQL's codes: 43 in version 18, and one that 17 dropped.
 fn class_words(class: &str) -> Option<Fixed> {
+    statement_class_words(class).or_else(|| other_class_words(class))
+}
+
+/// Words for classes of statements, values and code in the database.
+fn statement_class_words(class: &str) -> Option<Fixed> {
     let fixed = match class {
         "00" | "01" | "02" => (
             Failed,
@@ -578,6 +584,14 @@ fn class_words(class: &str) -> Option<Fixed> {
             "a cursor or statement of the session is gone: check poolers and proxies in front of \
              the server",
         ),
+        _ => return None,
+    };
+    Some(fixed)
+}
+
+/// Words for the other classes: logins, names, transactions and the server.
+fn other_class_words(class: &str) -> Option<Fixed> {
+    let fixed = match class {
         "28" => (
             AuthenticationFailed,
             "the server rejected the login: correct the user name or password in the Secret",

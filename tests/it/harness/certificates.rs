@@ -47,13 +47,13 @@ pub(crate) const OF_OPENSSL: &str = "basicConstraints=critical,CA:TRUE\n\
 pub(crate) const NAMELESS: &str = "basicConstraints=CA:FALSE\n";
 
 /// A certificate that is signed with its own key, or by `authority`.
-pub(crate) fn form(form: Form, authority: Option<&Pair>) -> Pair {
+pub(crate) fn own_pair(kind: Form, authority: Option<&Pair>) -> Pair {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("it_{}_form_{number}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("created");
     let path = |file: &str| folder.join(file);
-    std::fs::write(path("extensions"), form.extensions).expect("written");
-    let subject = format!("/CN={}", form.common_name);
+    std::fs::write(path("extensions"), kind.extensions).expect("written");
+    let subject = format!("/CN={}", kind.common_name);
     openssl(
         Command::new("openssl")
             .args([
@@ -65,11 +65,11 @@ pub(crate) fn form(form: Form, authority: Option<&Pair>) -> Pair {
             .arg(path("request")),
     );
     let mut sign = Command::new("openssl");
-    sign.args(["x509", "-req", "-days", &form.days.to_string(), "-in"])
+    sign.args(["x509", "-req", "-days", &kind.days.to_string(), "-in"])
         .arg(path("request"))
         .arg("-out")
         .arg(path("certificate"));
-    if !form.extensions.is_empty() {
+    if !kind.extensions.is_empty() {
         sign.arg("-extfile").arg(path("extensions"));
     }
     match authority {

@@ -13,7 +13,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use sqlx::{ConnectOptions, postgres::PgConnectOptions};
+use sqlx::{
+    ConnectOptions,
+    postgres::{PgConnectOptions, PgSslMode},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -96,6 +99,8 @@ impl Server {
         PgConnectOptions::new_without_pgpass()
             .host("127.0.0.1")
             .port(self.port)
+            // sqlx reads no certificate of version 1, whatever the mode.
+            .ssl_mode(PgSslMode::Disable)
             .username("postgres")
             .database("postgres")
     }
@@ -105,7 +110,7 @@ impl Server {
         self.admin().connect().await.expect("the server")
     }
 
-    /// Starts the server again with this certificate. It refuses connections without TLS.
+    /// Starts the server again with this certificate.
     pub(crate) async fn serve_tls(&mut self, pair: &Pair) {
         self.down("INT").await;
         let data = self.folder.join("data");
@@ -119,7 +124,6 @@ impl Server {
         write("server.crt", &pair.certificate, 0o644);
         write("server.key", &pair.key, 0o600);
         write("postgresql.auto.conf", "ssl = on\n", 0o600);
-        write("pg_hba.conf", "hostssl all all all trust\n", 0o600);
         self.up().await;
     }
 

@@ -211,7 +211,7 @@ fn unverified(sides: &[&str]) -> Option<PendingEvent> {
         return None;
     }
     let note = format!(
-        "tls.mode is require in {}: no certificate is verified, so whoever answers at the address \
+        "tls.mode is require in {}: no certificate is verified, so any server at the address \
          gets passwords and payloads.",
         sides.join(" and ")
     );

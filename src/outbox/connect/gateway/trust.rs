@@ -24,15 +24,15 @@ use rustls::{
 use crate::{outbox::connect::gateway::certificate::Certificate, settings::TlsMode};
 
 /// Certificates and key for one server, in PEM form.
-pub(in crate::outbox::connect) struct TlsMaterial<'a> {
-    pub(in crate::outbox::connect) mode: TlsMode,
-    pub(in crate::outbox::connect) ca: &'a str,
+pub(crate) struct TlsMaterial<'a> {
+    pub(crate) mode: TlsMode,
+    pub(crate) ca: &'a str,
     /// Client certificate and its key.
-    pub(in crate::outbox::connect) client: Option<(&'a str, &'a str)>,
+    pub(crate) client: Option<(&'a str, &'a str)>,
 }
 
 /// Whether a PEM text has a certificate that may be a server's own.
-pub(in crate::outbox::connect) fn may_hold_server_certificate(pem: &str) -> bool {
+pub(crate) fn may_hold_server_certificate(pem: &str) -> bool {
     certificates(pem).iter().any(|der| {
         let certificate = Certificate::read(der);
         certificate.is_some_and(|certificate| certificate.may_be_of_server())
@@ -43,9 +43,7 @@ pub(in crate::outbox::connect) fn may_hold_server_certificate(pem: &str) -> bool
 ///
 /// # Errors
 /// If the client certificate and its key cannot be used.
-pub(in crate::outbox::connect) fn client_config(
-    material: &TlsMaterial<'_>,
-) -> Result<ClientConfig, Error> {
+pub(crate) fn client_config(material: &TlsMaterial<'_>) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
     let trust = Trust::new(material, Arc::clone(&provider));
     let config = ClientConfig::builder_with_provider(provider)
