@@ -125,6 +125,18 @@ pub(crate) fn port(text: &str) -> Result<u16, InvalidAddress> {
     }
 }
 
+/// Splits the port off an address.
+fn split_port(text: &str) -> Result<(&str, &str), InvalidAddress> {
+    match text.rsplit_once(':') {
+        // An IPv6 address without brackets could be read in two ways.
+        Some((host, _)) if host.contains(':') && !host.starts_with('[') => {
+            Err(InvalidAddress::NoPort)
+        }
+        Some((host, number)) if !number.ends_with(']') => Ok((host, number)),
+        _ => Err(InvalidAddress::NoPort),
+    }
+}
+
 impl FromStr for HostPort {
     type Err = InvalidAddress;
 
@@ -132,14 +144,7 @@ impl FromStr for HostPort {
         if text.contains(',') {
             return Err(InvalidAddress::Several);
         }
-        // An IPv6 address without brackets could be read in two ways.
-        let (host, number) = match text.rsplit_once(':') {
-            Some((host, _)) if host.contains(':') && !host.starts_with('[') => {
-                return Err(InvalidAddress::NoPort);
-            }
-            Some((host, number)) if !number.ends_with(']') => (host, number),
-            _ => return Err(InvalidAddress::NoPort),
-        };
+        let (host, number) = split_port(text)?;
         let host: Host = host.parse()?;
         if host.0.starts_with('/') {
             return Err(InvalidAddress::NotHostName);

@@ -29,38 +29,52 @@ fn in_rules(manifest: &Value, schema: &Value) -> Option<Violation> {
 
 /// First bound or pattern that `value` or a part of it breaks.
 fn in_schema(value: &Value, schema: &Value, path: &str) -> Option<Violation> {
-    let own = match value {
-        // An API server drops a field without a value.
-        Value::Null => return None,
-        Value::String(text) => text_violation(text, schema),
-        Value::Number(number) => number_violation(number.as_f64()?, schema),
-        Value::Array(items) => list_violation(items, schema),
-        Value::Object(fields) => fields_violation(fields, schema),
-        Value::Bool(_) => None,
-    };
-    let own = own.or_else(|| choice_violation(value, schema));
+    // An API server drops a field without a value.
+    if value.is_null() {
+        return None;
+    }
+    let own = own_violation(value, schema).or_else(|| choice_violation(value, schema));
     match own {
         Some(reason) => Some((path.to_owned(), reason)),
         None => in_parts(value, schema, path),
     }
 }
 
+/// Words for a bound or pattern that `value` itself breaks.
+fn own_violation(value: &Value, schema: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => text_violation(text, schema),
+        Value::Number(number) => number_violation(number.as_f64()?, schema),
+        Value::Array(items) => list_violation(items, schema),
+        Value::Object(fields) => fields_violation(fields, schema),
+        Value::Null | Value::Bool(_) => None,
+    }
+}
+
 fn in_parts(value: &Value, schema: &Value, path: &str) -> Option<Violation> {
     match value {
-        Value::Array(items) => {
-            let schema = schema.get("items")?;
-            let mut items = items.iter().enumerate();
-            items.find_map(|(index, item)| in_schema(item, schema, &format!("{path}[{index}]")))
-        }
+        Value::Array(items) => in_items(items, schema, path),
         Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            let properties = schema.get("properties");
-            let schema = properties
-                .and_then(|properties| properties.get(name))
-                .or_else(|| schema.get("additionalProperties"))?;
+            let schema = field_schema(schema, name)?;
             in_schema(value, schema, &format!("{path}.{name}"))
         }),
         _ => None,
     }
+}
+
+/// First bound or pattern that an item of a list breaks.
+fn in_items(items: &[Value], schema: &Value, path: &str) -> Option<Violation> {
+    let schema = schema.get("items")?;
+    let mut items = items.iter().enumerate();
+    items.find_map(|(index, item)| in_schema(item, schema, &format!("{path}[{index}]")))
+}
+
+/// Schema of a field: its own, or that of all fields without one.
+fn field_schema<'s>(schema: &'s Value, name: &str) -> Option<&'s Value> {
+    let properties = schema.get("properties");
+    properties
+        .and_then(|properties| properties.get(name))
+        .or_else(|| schema.get("additionalProperties"))
 }
 
 /// Value of a keyword that bounds a length or a count.

@@ -414,14 +414,7 @@ fn lane(row: &PgRow) -> Result<Lane, DecodeError> {
 /// Returns an error when a column does not have the type or form that the schema gives it.
 fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
     let headers: Option<&str> = row.try_get(10)?;
-    let text = RowText {
-        aggregate_type: row.try_get(4)?,
-        aggregate_id: row.try_get(5)?,
-        event_type: row.try_get(6)?,
-        topic: row.try_get(7)?,
-        event_key: row.try_get(8)?,
-        headers: headers.unwrap_or_default(),
-    };
+    let text = row_text(row, headers)?;
     Ok(OutboxRow {
         lane: lane(row)?,
         id: row.try_get(2)?,
@@ -430,6 +423,18 @@ fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
         created_at_us: timestamp_us(row, 11)?,
         content: content(row, headers)?,
         text: OwnedRowText::new(text),
+    })
+}
+
+/// Decodes the text columns of a row, borrowed. `headers` are decoded already.
+fn row_text<'r>(row: &'r PgRow, headers: Option<&'r str>) -> Result<RowText<'r>, DecodeError> {
+    Ok(RowText {
+        aggregate_type: row.try_get(4)?,
+        aggregate_id: row.try_get(5)?,
+        event_type: row.try_get(6)?,
+        topic: row.try_get(7)?,
+        event_key: row.try_get(8)?,
+        headers: headers.unwrap_or_default(),
     })
 }
 

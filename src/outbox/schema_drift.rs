@@ -227,11 +227,7 @@ fn added(
     printed: Printed,
     schema: &SchemaName,
 ) -> Option<Difference> {
-    let named = expected.iter().filter(|fact| fact.name == found.name);
-    let mut named = named.peekable();
-    // A fact that only differs is reported as a change.
-    let is_second = found.name.starts_with("index ");
-    if named.peek().is_some() && (!is_second || named.any(|fact| fits(fact, found, printed))) {
+    if is_expected(expected, found, printed) {
         return None;
     }
     let (effect, undo) = addition(found, schema)?;
@@ -241,6 +237,15 @@ fn added(
         effect,
         undo,
     })
+}
+
+/// Whether a fact is expected, or only differs: then it is reported as a change. A second index of
+/// the same name is an addition.
+fn is_expected(expected: &[ExpectedFact], found: &SchemaFact, printed: Printed) -> bool {
+    let named = expected.iter().filter(|fact| fact.name == found.name);
+    let mut named = named.peekable();
+    let is_second = found.name.starts_with("index ");
+    named.peek().is_some() && (!is_second || named.any(|fact| fits(fact, found, printed)))
 }
 
 /// What an addition can do, and the statement that undoes it; `None` if it is not about `event`.

@@ -159,19 +159,23 @@ async fn connect(route: &Route) -> Result<Server, sqlx::Error> {
 async fn forward(client: UnixStream, server: Server, record: impl FnOnce(sqlx::Error)) {
     let (from_client, mut to_client) = client.into_split();
     let (from_server, mut to_server) = split(server);
-    let mut from_client = BufReader::with_capacity(BUFFER_BYTES, from_client);
-    let mut from_server = BufReader::with_capacity(BUFFER_BYTES, from_server);
     tokio::select! {
-        _ = copy_buf(&mut from_client, &mut to_server) => {
+        _ = copy(from_client, &mut to_server) => {
             to_server.shutdown().await.ok();
         }
-        copied = copy_buf(&mut from_server, &mut to_client) => {
+        copied = copy(from_server, &mut to_client) => {
             if let Err(error) = copied && is_of_tls(&error) {
                 record(error.into());
             }
             to_client.shutdown().await.ok();
         }
     }
+}
+
+/// Copies one direction until it ends.
+async fn copy(from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<u64> {
+    let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
+    copy_buf(&mut from, to).await
 }
 
 fn is_of_tls(error: &io::Error) -> bool {

@@ -79,6 +79,13 @@ impl DatabaseUrl {
     fn read_base(&mut self, base: &str) -> Result<(), InvalidUrl> {
         let (authority, database) = base.split_once('/').unwrap_or((base, ""));
         let (login, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+        self.read_login(login)?;
+        self.database = filled("database", database)?;
+        self.read_address(address)
+    }
+
+    /// Reads `user:password`, or a user without a password.
+    fn read_login(&mut self, login: &str) -> Result<(), InvalidUrl> {
         let (user, password) = match login.split_once(':') {
             Some((user, password)) => (user, Some(password)),
             None => (login, None),
@@ -88,18 +95,14 @@ impl DatabaseUrl {
             Some(password) => Some(decoded("password", password)?.into()),
             None => None,
         };
-        self.database = filled("database", database)?;
-        self.read_address(address)
+        Ok(())
     }
 
     fn read_address(&mut self, address: &str) -> Result<(), InvalidUrl> {
         if address.contains(',') {
             return Err(InvalidAddress::Several.into());
         }
-        let (host, number) = match address.rsplit_once(':') {
-            Some((host, number)) if !number.ends_with(']') => (host, Some(number)),
-            _ => (address, None),
-        };
+        let (host, number) = split_port(address);
         if let Some(host) = filled("host", host)? {
             self.host = Some(host.parse()?);
         }
@@ -160,6 +163,14 @@ fn split(rest: &str) -> Result<(&str, &str), InvalidUrl> {
         return Err(InvalidUrl::Encoding("password or another part"));
     }
     Ok(rest.split_once('?').unwrap_or((rest, "")))
+}
+
+/// Splits the port off an address; `None` if it has none.
+fn split_port(address: &str) -> (&str, Option<&str>) {
+    match address.rsplit_once(':') {
+        Some((host, number)) if !number.ends_with(']') => (host, Some(number)),
+        _ => (address, None),
+    }
 }
 
 /// Decoded text; `None` if it is empty.

@@ -374,11 +374,16 @@ impl Core {
     /// How many rows, from the first on, the lane and the producers have room for. Rows in flight
     /// need none.
     fn rows_with_room(&self, lane: Lane, rows: &[OutboxRow]) -> usize {
-        let mut room = self.room_of_lane(lane);
+        let room = self.room_of_lane(lane);
         let bytes: usize = rows.iter().map(OutboxRow::bytes).sum();
         if rows.len() <= room.rows && bytes <= room.bytes {
             return rows.len();
         }
+        self.rows_within(room, rows)
+    }
+
+    /// How many rows, from the first on, `room` is enough for.
+    fn rows_within(&self, mut room: Amount, rows: &[OutboxRow]) -> usize {
         for (at, row) in rows.iter().enumerate() {
             if !self.is_in_flight(row) {
                 // The last row may be larger than the room: a large one must be sent, too.

@@ -133,12 +133,22 @@ async fn read(
     let named: Vec<_> = rows.iter().copied().map(WantedRow::like_a_fetch).collect();
     let mut found = store.fetch_by_ids(&named).await?;
     let wanted = large.plan_lookup(&mut found);
-    if !wanted.is_empty() {
-        found.retain(|row| !wanted.iter().any(|wanted| wanted.row == row.identity()));
-        found.append(&mut store.fetch_by_ids(&wanted).await?);
-        found.sort_by_key(OutboxRow::identity);
+    if wanted.is_empty() {
+        return Ok(found);
     }
-    Ok(found)
+    read_again(store, found, &wanted).await
+}
+
+/// Replaces the rows that are wanted with what is read of them now.
+async fn read_again(
+    store: &Store,
+    mut rows: Vec<OutboxRow>,
+    wanted: &[WantedRow],
+) -> Result<Vec<OutboxRow>, StoreError> {
+    rows.retain(|row| !wanted.iter().any(|wanted| wanted.row == row.identity()));
+    rows.append(&mut store.fetch_by_ids(wanted).await?);
+    rows.sort_by_key(OutboxRow::identity);
+    Ok(rows)
 }
 
 /// Writes what happens to rejected rows: all are parked, or there is one for the dead letters.

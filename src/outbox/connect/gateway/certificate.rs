@@ -94,15 +94,8 @@ impl Certificate {
         let rest = element(rest, BOOLEAN).map_or(rest, |(_, rest)| rest);
         let (value, _) = element(rest, OCTET_STRING)?;
         match id {
-            BASIC_CONSTRAINTS => {
-                let (constraints, _) = element(value, SEQUENCE)?;
-                let (is_authority, _) = element(constraints, BOOLEAN)?;
-                self.is_authority = is_authority != [0];
-            }
-            KEY_USAGE => {
-                let (bits, _) = element(value, BIT_STRING)?;
-                self.signs_certificates = bits.get(1)? & KEY_CERT_SIGN != 0;
-            }
+            BASIC_CONSTRAINTS => self.is_authority = is_authority(value)?,
+            KEY_USAGE => self.signs_certificates = signs_certificates(value)?,
             SUBJECT_ALT_NAME => self.has_alt_names = true,
             _ => {}
         }
@@ -127,6 +120,19 @@ impl Certificate {
             None => name.eq_ignore_ascii_case(host),
         }
     }
+}
+
+/// Whether basicConstraints are those of an authority.
+fn is_authority(value: &[u8]) -> Option<bool> {
+    let (constraints, _) = element(value, SEQUENCE)?;
+    let (is_authority, _) = element(constraints, BOOLEAN)?;
+    Some(is_authority != [0])
+}
+
+/// Whether a keyUsage allows to sign certificates.
+fn signs_certificates(value: &[u8]) -> Option<bool> {
+    let (bits, _) = element(value, BIT_STRING)?;
+    Some(bits.get(1)? & KEY_CERT_SIGN != 0)
 }
 
 fn common_name(mut subject: &[u8]) -> Option<String> {

@@ -78,16 +78,12 @@ struct Trust {
 impl Trust {
     fn new(material: &TlsMaterial<'_>, provider: Arc<CryptoProvider>) -> Self {
         let given = certificates(material.ca);
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots.add_parsable_certificates(given.clone());
-        let chains =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let chains = chains_to(&given, &provider);
         let read = |der: CertificateDer<'static>| Certificate::read(&der).map(|read| (der, read));
         Self {
             mode: material.mode,
             given: given.into_iter().filter_map(read).collect(),
-            chains: chains.build().ok(),
+            chains,
             provider,
         }
     }
@@ -99,6 +95,19 @@ impl Trust {
             .find(|(der, _)| der == presented)
             .map(|(_, certificate)| certificate)
     }
+}
+
+/// Checks chains that end at a given authority or one of the system; `None` without any.
+fn chains_to(
+    given: &[CertificateDer<'static>],
+    provider: &Arc<CryptoProvider>,
+) -> Option<Arc<WebPkiServerVerifier>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(given.to_vec());
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .ok()
 }
 
 /// Checks dates and name of a certificate that is trusted.
