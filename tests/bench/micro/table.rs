@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use outbox_relay::outbox::{
-    FetchRequest, Fetched, Lane, OutboxRow, RowId, RowText, SettleRow, Snapshot,
+    Content, FetchRequest, Fetched, Lane, OutboxRow, RowId, RowText, SettleRow, Snapshot,
 };
 use uuid::Uuid;
 
@@ -38,7 +38,7 @@ pub(crate) fn row(id: i64) -> OutboxRow {
         event_id,
         texts,
     );
-    row.payload = Some(vec![b'x'; PAYLOAD_BYTES].into());
+    row.content = Content::Whole(Some(vec![b'x'; PAYLOAD_BYTES].into()));
     row.created_at_us = FIRST_US + id * 1000;
     row
 }
