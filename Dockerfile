@@ -10,6 +10,9 @@ RUN cargo build --release --locked --bins
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/target/release/outbox-relay /src/target/release/outbox-operator /usr/local/bin/
+# What a large row took goes back to the system: without these, glibc keeps some of it (50 MiB more
+# at the peak for rows of 16 MB).
+ENV MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576
 # Numeric, so that runAsNonRoot can be checked.
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/outbox-relay"]

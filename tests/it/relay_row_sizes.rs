@@ -228,7 +228,7 @@ async fn texts_that_are_too_long_are_rejected_without_being_read() {
     );
     execute(
         &mut admin,
-        &format!("select outbox.skip_parked(topic, key) from outbox.parked_key"),
+        "select outbox.skip_parked(topic, key) from outbox.parked_key",
     )
     .await;
     until_rows(&database, 0).await;

@@ -16,9 +16,10 @@ use crate::{
 /// A row that is larger than its topic's limit by more than this factor is rejected without being
 /// read: compression makes few payloads smaller than that.
 pub(crate) const COMPRESSION_MAX: usize = 8;
-/// A row may take this part of the memory that the process may use. While it is sent, librdkafka
-/// has it, and its request.
-const MEMORY_DIVISOR: usize = 3;
+/// A row may take this part of the memory that the process may use. While it is sent, there are up
+/// to four copies: the row, librdkafka's, its request, and the compressed one. The allocator keeps
+/// some of what is freed, too: with 128 MiB, rows of a sixth were too large (measured).
+const MEMORY_DIVISOR: usize = 8;
 /// Larger rows are sent alone, one at a time, whatever their topic takes: the rows that are read
 /// with others share the window.
 const SHARED_BYTES_MAX: usize = 8 << 20;

@@ -780,10 +780,9 @@ impl<'a> Producers<'a> {
         {
             destroy(producer).await;
         }
-        for producer in [self.probe.take(), self.single.take()] {
-            if let Some(producer) = producer {
-                destroy(producer).await;
-            }
+        let others = [self.probe.take(), self.single.take()];
+        for producer in others.into_iter().flatten() {
+            destroy(producer).await;
         }
     }
 }

@@ -55,8 +55,8 @@ fn the_size_of_a_row_decides_how_it_is_sent() {
         // A topic that takes large records: few of them are in memory at a time.
         (usize::MAX, On, Some(50 * MIB), 8 * MIB - added, WithOthers),
         (usize::MAX, On, Some(50 * MIB), 9 * MIB, Alone),
-        (96 * MIB, On, Some(50 * MIB), 32 * MIB, Alone),
-        (96 * MIB, On, Some(50 * MIB), 32 * MIB + 1, TooLarge),
+        (256 * MIB, On, Some(50 * MIB), 32 * MIB, Alone),
+        (256 * MIB, On, Some(50 * MIB), 32 * MIB + 1, TooLarge),
         (usize::MAX, On, Some(usize::MAX), MIB, WithOthers),
     ] {
         let limits = limits(memory, compression, &[topic]);
