@@ -369,7 +369,7 @@ on_each_server! {
                 quiet.parked_topics,
                 quiet.xmin_age_seconds
             ),
-            (1, 2, 3, None)
+            (1, 2, 3, Some(0.0))
         );
 
         let mut holder = database.connect_as(&database.relay).await;
