@@ -322,15 +322,17 @@ impl Doorbell {
         }
     }
 
-    /// Records what a fetch found: rows, or nothing, of which no more waits.
+    /// Records what a fetch found.
     pub(super) fn on_fetched(&mut self, found: Found, now: Instant) {
         match (found, self.state) {
             (Found::NoRows, State::Deciding(locked)) => self.fall_asleep(locked),
             (Found::NoRows, _) => {}
-            (Found::Rows, state) => {
-                self.stay_awake(now, AWAKE_AFTER_ROWS);
-                self.wake_for_rows(state, now);
+            (Found::Rows, State::Asleep(_)) => {
+                self.wake(now);
+                self.has_silent_rows = true;
+                self.stay_awake(now, RING_MAX);
             }
+            (Found::Rows | Found::Unread, _) => self.wake(now),
         }
     }
 
@@ -339,14 +341,11 @@ impl Doorbell {
         self.refusals = 0;
     }
 
-    fn wake_for_rows(&mut self, state: State, now: Instant) {
-        match state {
-            State::Asleep(_) => {
-                (self.state, self.has_silent_rows) = (State::Waking, true);
-                self.stay_awake(now, RING_MAX);
-            }
-            State::Locked(_) | State::Deciding(_) => self.state = State::Waking,
-            _ => {}
+    /// Stays awake, without the locks.
+    fn wake(&mut self, now: Instant) {
+        self.stay_awake(now, AWAKE_AFTER_ROWS);
+        if let State::Locked(_) | State::Deciding(_) | State::Asleep(_) = self.state {
+            self.state = State::Waking;
         }
     }
 }
@@ -354,8 +353,10 @@ impl Doorbell {
 /// What a fetch found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Found {
-    /// New rows, or a hint that more wait.
+    /// New rows.
     Rows,
+    /// No row, but some lanes must be read again: their answer was not used.
+    Unread,
     /// All lanes were read to their ends, and no row was new.
     NoRows,
 }

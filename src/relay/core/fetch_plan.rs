@@ -504,7 +504,11 @@ impl Core {
     /// Sets when the next fetch begins, after one that brought `rows`.
     fn set_pace(&mut self, rows: usize, now: Instant) {
         let is_idle = rows == 0 && !self.has_more();
-        let found = if is_idle { Found::NoRows } else { Found::Rows };
+        let found = match rows {
+            0 if is_idle => Found::NoRows,
+            0 => Found::Unread,
+            _ => Found::Rows,
+        };
         self.doorbell.on_fetched(found, now);
         if self.has_rung() {
             self.fetch_at = now;

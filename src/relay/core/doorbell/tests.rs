@@ -110,11 +110,16 @@ fn each_cause_wakes_and_then_unlocks() {
         is_quiet: false,
         ..ready(&LANES_A)
     };
-    let causes: [Cause; 4] = [
+    let causes: [Cause; 5] = [
         ("a ring", |bell, now| bell.on_ring(now), ready(&LANES_A)),
         (
             "rows",
             |bell, now| bell.on_fetched(Found::Rows, now),
+            ready(&LANES_A),
+        ),
+        (
+            "an answer that was not used",
+            |bell, now| bell.on_fetched(Found::Unread, now),
             ready(&LANES_A),
         ),
         ("known rows", |_, _| (), busy),
@@ -154,6 +159,16 @@ fn many_rings_in_a_second_keep_it_awake() {
     assert_eq!(bell.lock_at, now + RINGS_PERIOD);
     bell.on_ring(now + RINGS_PERIOD);
     assert_eq!(bell.lock_at, now + RINGS_PERIOD, "a new second");
+}
+
+#[test]
+fn lanes_that_must_be_read_again_are_no_row_that_did_not_ring() {
+    let (mut bell, now) = asleep();
+    bell.on_fetched(Found::Unread, now);
+    bell.next_request(ready(&LANES_A), now);
+    bell.on_answer(BellAnswer::Unlocked, now);
+    let request = bell.next_request(ready(&LANES_A), now + AWAKE_AFTER_ROWS);
+    assert_eq!((request, bell.has_silence), (Some(locks()), false));
 }
 
 #[test]
