@@ -62,7 +62,6 @@ mod operator_watches;
 mod pages;
 mod parking;
 mod pooler;
-mod producer_clients;
 mod producer_contract;
 mod producer_epochs;
 mod producer_keys;

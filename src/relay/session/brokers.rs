@@ -61,8 +61,8 @@ impl Session<'_> {
         }
     }
 
-    /// Records how many partitions topics have. Replaces the producers if that has changed: a
-    /// partition keeps its producer while records are out.
+    /// Records how many partitions topics have. Replaces the producers if keys have moved that they
+    /// sent records of.
     fn fit_producers_to_partitions(&mut self, metadata: &TopicMetadata) {
         let mut has_moved_keys = false;
         for (topic, partitions) in metadata.partitions() {
