@@ -195,7 +195,7 @@ on_each_server! {
 }
 
 fn lock(call: &str, key: &str) -> String {
-    format!("select {call}(1868720753, (hashtextextended('{key}' collate \"C\", 0) & 4095)::int)")
+    format!("select {call}(hashtextextended('{key}' collate \"C\", 0))")
 }
 
 on_each_server! {
@@ -204,7 +204,7 @@ on_each_server! {
         let database = database.migrated().await;
         let mut owner = all_dead_lettered(&database).await;
         let keys = "select key from unnest(array['f1', 'f2']) key order by hashtextextended(key \
-            collate \"C\", 0) & 4095";
+            collate \"C\", 0)";
         let keys = values::<String>(&mut owner, keys).await;
         let mut writer = database.connect_as(&database.producer).await;
         execute(
@@ -234,7 +234,7 @@ on_each_server! {
             value::<i64>(&mut observer, waiting).await,
             1,
             "it waits for the writer of the \
-            lower bucket"
+            lower key"
         );
         assert!(
             value::<bool>(&mut observer, &lock("pg_try_advisory_xact_lock", &keys[1])).await,
@@ -264,7 +264,10 @@ const BACK_TO_LEVEL_1: &str = "
   drop function outbox.settle(smallint[], bigint[], uuid[], tid[]);
   drop function outbox.resume_sequence;
   drop view outbox.sequence_state;
+  drop function outbox.readable_text, outbox.unreadable_column;
   drop function outbox.server_place, outbox.server_numbers;
+  drop function outbox.lock_key, outbox.lock_keys, outbox.enqueue_text, outbox.enqueue_json, \
+  outbox.enqueue_bytes, outbox.enqueue_many(jsonb, boolean);
   drop table outbox.origin;
   drop function outbox.park_key, outbox.bury, outbox.skip_parked, outbox.requeue, \
   outbox.requeue_many;
