@@ -266,8 +266,6 @@ const BACK_TO_LEVEL_1: &str = "
   drop view outbox.sequence_state;
   drop function outbox.readable_text, outbox.unreadable_column;
   drop function outbox.server_place, outbox.server_numbers;
-  drop function outbox.lock_key, outbox.lock_keys, outbox.enqueue_text, outbox.enqueue_json, \
-  outbox.enqueue_bytes, outbox.enqueue_many(jsonb, boolean);
   drop table outbox.origin;
   drop function outbox.park_key, outbox.bury, outbox.skip_parked, outbox.requeue, \
   outbox.requeue_many;
