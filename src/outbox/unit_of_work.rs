@@ -226,7 +226,7 @@ impl Connections {
         let acquire = Arc::clone(&self.permits).acquire_owned();
         tokio::time::timeout(ACQUIRE_TIMEOUT, acquire)
             .await
-            .map_err(|_| sqlx::Error::PoolTimedOut)?
+            .map_err(|_| while_connecting(&self.database, sqlx::Error::PoolTimedOut))?
             .map_err(|_| sqlx::Error::PoolClosed)
     }
 

@@ -16,6 +16,8 @@ pub(crate) use migration::{Failure, Migration};
 pub(crate) use scale::{Decision, ScalingMemory};
 pub(crate) use upgrade::{WriteResult, change, progress};
 
+use migration::Circumstances;
+
 use crate::operator::{
     children::ChildKind,
     reconcile::{
@@ -157,6 +159,8 @@ pub(crate) struct History {
     pub generation: Option<i64>,
     pub scaling: ScalingMemory,
     pub turn: Turn,
+    /// Number of OutboxRelays whose migration fails, with this one if it does.
+    pub failing_migrations: usize,
 }
 
 /// Decides what to do for a manifest of any kind.
@@ -198,7 +202,15 @@ fn relay_plan<'a>(
     let turn = history.turn;
     let job = target_job(desired, observed);
     let migration = match turn {
-        Turn::Go => migration::decide(desired, job, observed.lost_schema(), now),
+        Turn::Go => migration::decide(
+            desired,
+            job,
+            Circumstances {
+                lost: observed.lost_schema(),
+                failing: history.failing_migrations,
+                now,
+            },
+        ),
         Turn::Waiting | Turn::Stopped => Migration::Queued,
     };
     let rollout = if migration.is_done() {
@@ -425,6 +437,7 @@ mod tests {
             generation: Some(seen),
             scaling: scaling.clone(),
             turn: Turn::Go,
+            failing_migrations: 0,
         };
         relay_plan(desired, observed, &history, now())
     }
@@ -704,6 +717,7 @@ mod tests {
             generation: Some(2),
             scaling: ScalingMemory::default(),
             turn: Turn::Waiting,
+            failing_migrations: 0,
         };
         let plan = relay_plan(&desired, &observed, &history, now());
         assert_eq!(

@@ -41,6 +41,8 @@ pub struct ParkedKey {
     pub attempts: u32,
     /// Id and event_id of the row for which the key is parked; `None` when a person parked it.
     pub head: Option<(RowId, Uuid)>,
+    /// Why that row was rejected.
+    pub class: ProblemClass,
 }
 
 /// A row that Kafka rejected.
@@ -209,8 +211,8 @@ impl Store {
     }
 }
 
-/// Columns of `sql/parked.sql`: topic, key, lane, attempts, id and event_id of the first row. A
-/// parked topic has only the first.
+/// Columns of `sql/parked.sql`: topic, key, lane, attempts, id, event_id and class of the first row.
+/// A parked topic has only the first.
 type ParkedColumns = (
     String,
     Option<String>,
@@ -218,6 +220,7 @@ type ParkedColumns = (
     Option<i32>,
     Option<RowId>,
     Option<Uuid>,
+    Option<String>,
 );
 
 /// Adds a row of `sql/parked.sql`: a parked topic, or a parked key.
@@ -233,13 +236,14 @@ fn decode_parked(rows: &[PgRow]) -> Result<Parked, StoreError> {
 fn add_parked(parked: &mut Parked, row: ParkedColumns) -> Result<(), DecodeError> {
     match row {
         (topic, None, ..) => parked.topics.push(topic),
-        (topic, Some(key), lane, attempts, head_id, head_event_id) => {
+        (topic, Some(key), lane, attempts, head_id, head_event_id, class) => {
             parked.keys.push(ParkedKey {
                 topic,
                 key,
                 lane: decode_lane(lane)?,
                 attempts: decode_attempts(attempts),
                 head: head_id.zip(head_event_id),
+                class: decode_class(class.as_deref()),
             });
         }
     }
@@ -248,6 +252,12 @@ fn add_parked(parked: &mut Parked, row: ParkedColumns) -> Result<(), DecodeError
 
 fn decode_lane(lane: Option<i16>) -> Result<Lane, DecodeError> {
     lane.and_then(Lane::from_column).ok_or(DecodeError::Value)
+}
+
+/// A name that this version does not know is `Other`.
+fn decode_class(name: Option<&str>) -> ProblemClass {
+    let Ok(class) = name.unwrap_or_default().parse();
+    class
 }
 
 fn decode_attempts(attempts: Option<i32>) -> u32 {

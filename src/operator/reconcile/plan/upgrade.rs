@@ -190,6 +190,7 @@ mod tests {
                 generation: Some(3),
                 scaling: ScalingMemory::default(),
                 turn: Turn::Go,
+                failing_migrations: 0,
             };
             RelayPlan {
                 migration: Migration::Off,
