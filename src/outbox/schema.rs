@@ -42,7 +42,7 @@ pub enum SchemaError {
     },
     #[error(
         "schema '{schema}' belongs to OutboxRelay '{other}': suspend it and set \
-         spec.migration.takeOverFrom to it, or create this one with another schema"
+         spec.migration.takeOverFrom to it, or create this with another schema"
     )]
     ClaimedByOther { schema: String, other: Owner },
     /// The owner has this namespace and name in another cluster. Usually it is the same

@@ -45,6 +45,7 @@ mod migration_rights;
 mod migration_table;
 mod monitored;
 mod observed;
+mod on_call;
 mod operator_bad_input;
 mod operator_children;
 mod operator_faults;

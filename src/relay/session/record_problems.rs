@@ -75,8 +75,8 @@ fn parked_keys(name: &str, class: Option<ProblemClass>, keys: usize) -> Problem 
         Some(class @ ProblemClass::RecordTooLarge) => (
             class,
             " behind a record that is too large",
-            "raise the topic's max.message.bytes, or the relay's memory limit if the row is too \
-             large to read, then run `outbox-relay parked retry`, or `parked skip`",
+            "raise max.message.bytes (or the relay's memory limit), then run `outbox-relay parked \
+             retry`, or `parked skip`",
         ),
         Some(class @ ProblemClass::RowUnreadable) => (
             class,
