@@ -241,6 +241,7 @@ impl Operator {
             scaling: self.cache.scaling(key),
             turn: self.turn(key, manifest, desired, observed, now),
             failing_migrations: self.cache.failing_migrations(),
+            migration: manifest.status.migration.clone(),
         }
     }
 

@@ -18,13 +18,16 @@ pub(crate) use upgrade::{WriteResult, change, progress};
 
 use migration::Circumstances;
 
-use crate::operator::{
-    children::ChildKind,
-    reconcile::{
-        build::Desired,
-        observe::{MigrationJob, ObjectKey, Observed, RelayDeployment},
-        upgrade_queue::Turn,
-        validate::{DesiredReplicas, InvalidManifest, ScalingPolicy, ValidationError},
+use crate::{
+    api::MigrationStatus,
+    operator::{
+        children::ChildKind,
+        reconcile::{
+            build::Desired,
+            observe::{MigrationJob, ObjectKey, Observed, RelayDeployment},
+            upgrade_queue::Turn,
+            validate::{DesiredReplicas, InvalidManifest, ScalingPolicy, ValidationError},
+        },
     },
 };
 
@@ -161,6 +164,8 @@ pub(crate) struct History {
     pub turn: Turn,
     /// Number of OutboxRelays whose migration fails, with this one if it does.
     pub failing_migrations: usize,
+    /// The last migration that succeeded, from the status.
+    pub migration: Option<MigrationStatus>,
 }
 
 /// Decides what to do for a manifest of any kind.
@@ -208,6 +213,7 @@ fn relay_plan<'a>(
             Circumstances {
                 lost: observed.lost_schema(),
                 failing: history.failing_migrations,
+                done: history.migration.as_ref(),
                 now,
             },
         ),
@@ -438,6 +444,7 @@ mod tests {
             scaling: scaling.clone(),
             turn: Turn::Go,
             failing_migrations: 0,
+            migration: None,
         };
         relay_plan(desired, observed, &history, now())
     }
@@ -718,6 +725,7 @@ mod tests {
             scaling: ScalingMemory::default(),
             turn: Turn::Waiting,
             failing_migrations: 0,
+            migration: None,
         };
         let plan = relay_plan(&desired, &observed, &history, now());
         assert_eq!(

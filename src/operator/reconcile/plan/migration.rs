@@ -21,6 +21,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    api::MigrationStatus,
     operator::reconcile::{
         build::Desired,
         observe::{JobOutcome, MigrationJob, MigrationPod},
@@ -143,6 +144,8 @@ pub(super) struct Circumstances<'a> {
     pub lost: Option<&'a Problem>,
     /// Number of OutboxRelays whose migration fails, with this one.
     pub failing: usize,
+    /// The last migration that succeeded, from the status.
+    pub done: Option<&'a MigrationStatus>,
     pub now: Timestamp,
 }
 
@@ -152,14 +155,19 @@ pub(super) fn decide(
     job: Option<&MigrationJob>,
     circumstances: Circumstances<'_>,
 ) -> Migration {
-    let Circumstances { lost, failing, now } = circumstances;
+    let Circumstances {
+        lost,
+        failing,
+        done,
+        now,
+    } = circumstances;
     let Some(target) = &desired.relay.migration else {
         return Migration::Off;
     };
     let Some(job) = job else {
         return Migration::Start { attempt: 1 };
     };
-    match &job.outcome {
+    match &known_outcome(target, job, done) {
         JobOutcome::Unfinished if is_replaced(desired, job) => Migration::Start {
             attempt: job.attempt,
         },
@@ -175,6 +183,24 @@ pub(super) fn decide(
             };
             failed(target, job, end, failing, now)
         }
+    }
+}
+
+/// Returns how a Job ended. One with an injected container fails at its deadline, after the migration
+/// has succeeded: by then only the status shows that it did.
+fn known_outcome(
+    target: &MigrationTarget,
+    job: &MigrationJob,
+    done: Option<&MigrationStatus>,
+) -> JobOutcome {
+    let done_at = done
+        .filter(|done| done.hash == target.hash)
+        .and_then(|done| done.completed_at.as_ref());
+    match (&job.outcome, done_at) {
+        (JobOutcome::Failed { .. }, Some(at)) if at.0 >= job.created_at => {
+            JobOutcome::Succeeded { at: at.0 }
+        }
+        (outcome, _) => outcome.clone(),
     }
 }
 
@@ -375,6 +401,7 @@ mod tests {
         let circumstances = Circumstances {
             lost,
             failing: 1,
+            done: None,
             now,
         };
         super::decide(desired, job, circumstances)
@@ -420,6 +447,7 @@ mod tests {
             waiting: None,
             report: Some(report),
             end: Some("Error, exit code 1".to_owned()),
+            ended_beside_others: None,
         }
     }
 
@@ -462,6 +490,7 @@ mod tests {
                 waiting: waiting.map(str::to_owned),
                 report: None,
                 end: None,
+                ended_beside_others: None,
             };
             MigrationJob {
                 pod: Some(pod),
@@ -578,6 +607,7 @@ mod tests {
             let circumstances = Circumstances {
                 lost: None,
                 failing,
+                done: None,
                 now: at(seconds),
             };
             super::decide(&desired(), Some(&job), circumstances) == Migration::Start { attempt: 31 }
@@ -610,6 +640,28 @@ mod tests {
             assert!(!started(class, 1, 299), "{class} would disturb writers");
             assert!(started(class, 1, 300), "{class}");
         }
+    }
+
+    #[test]
+    fn a_job_that_failed_after_its_migration_had_succeeded_is_a_success() {
+        let done = |hash: &str, at: Timestamp| MigrationStatus {
+            hash: hash.to_owned(),
+            schema_version: Some(1),
+            completed_at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at)),
+        };
+        let job = failed_job();
+        let decided = |done: &MigrationStatus| {
+            let circumstances = Circumstances {
+                lost: None,
+                failing: 1,
+                done: Some(done),
+                now: at(1),
+            };
+            super::decide(&desired(), Some(&job), circumstances).is_done()
+        };
+        assert!(decided(&done(&target().hash, job.created_at)));
+        assert!(!decided(&done(&target().hash, at(-1))), "an earlier Job's");
+        assert!(!decided(&done("another", job.created_at)), "another target");
     }
 
     #[test]

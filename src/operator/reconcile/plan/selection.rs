@@ -69,6 +69,7 @@ mod tests {
             scaling: ScalingMemory::default(),
             turn: Turn::Go,
             failing_migrations: 0,
+            migration: None,
         };
         let mut plan = relay_plan(&desired, &Observed::default(), &history, now());
         change(&mut plan);

@@ -191,6 +191,7 @@ mod tests {
                 scaling: ScalingMemory::default(),
                 turn: Turn::Go,
                 failing_migrations: 0,
+                migration: None,
             };
             RelayPlan {
                 migration: Migration::Off,
