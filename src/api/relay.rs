@@ -233,8 +233,8 @@ pub struct Template {
         "POD_NAME and GLIBC_TUNABLES are the operator's own"
     ))]
     pub env: Vec<EnvVar>,
-    /// ConfigMaps and Secrets whose keys become environment variables of relay and migration. Relays
-    /// take user names, passwords and certificates from files only.
+    /// ConfigMaps and Secrets whose keys become environment variables of relay and migration.
+    /// Relays take user names, passwords and certificates from files only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub env_from: Vec<EnvFromSource>,

@@ -289,8 +289,7 @@ impl Operator {
     fn record(&self, key: &RelayKey, plan: &Plan<'_>, applied: &Applied, observed: &Observed) {
         match plan {
             Plan::CarryOut(plan) => {
-                self.cache
-                    .record_migration(key, plan.migration.is_failing());
+                self.cache.record_migration(key, &plan.migration);
                 self.record_progress(key, progress(plan, observed, applied.write_result()));
                 if applied.scaled {
                     self.record_scaling(key, plan);

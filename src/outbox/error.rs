@@ -63,8 +63,8 @@ impl From<MigrateError> for DatabaseError {
     }
 }
 
-/// Class of an error of a statement, and a sentence for people. Recognizes errors of connections that
-/// [`while_connecting`] or [`while_working`] marked.
+/// Class of an error of a statement, and a sentence for people. Recognizes errors of connections
+/// that [`while_connecting`] or [`while_working`] marked.
 #[must_use]
 pub fn classify(error: &sqlx::Error) -> DatabaseError {
     match connection_error(error) {

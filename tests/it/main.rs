@@ -44,6 +44,8 @@ mod migration_functions;
 mod migration_rights;
 mod migration_table;
 mod monitored;
+mod neighbours;
+mod next_steps;
 mod observed;
 mod on_call;
 mod operator_bad_input;

@@ -49,8 +49,8 @@ const DEBOUNCE: Duration = Duration::from_millis(300);
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest pause after a failure that ends automatically.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(8);
-/// Pause after a failure that only a person can resolve, unless there are many OutboxRelays: no watch
-/// reports that the person did.
+/// Pause after a failure that only a person can resolve, unless there are many OutboxRelays: no
+/// watch reports that the person did.
 const PERMANENT_RETRY_PAUSE: Duration = Duration::from_secs(15);
 /// Shortest and longest pause before a watch that failed is opened again, without jitter.
 const WATCH_BACKOFF: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(3));

@@ -13,7 +13,11 @@ use k8s_openapi::jiff::Timestamp;
 use crate::operator::{
     children::{ChildKind, Prepared},
     identity::RelayKey,
-    reconcile::{manifest::Manifest, observe::Observed, plan::ScalingMemory},
+    reconcile::{
+        manifest::Manifest,
+        observe::Observed,
+        plan::{Migration, ScalingMemory},
+    },
 };
 
 /// Age at which cached state is read again, because watches do not report every change.
@@ -176,8 +180,8 @@ impl Cache {
     }
 
     /// Records whether the last attempt of the migration failed.
-    pub(crate) fn record_migration(&self, key: &RelayKey, fails: bool) {
-        self.update(key, |entry| entry.migration_fails = fails);
+    pub(crate) fn record_migration(&self, key: &RelayKey, migration: &Migration) {
+        self.update(key, |entry| entry.migration_fails = migration.is_failing());
     }
 
     /// Returns the number of objects whose migration fails.
@@ -310,10 +314,11 @@ mod tests {
     #[test]
     fn migrations_that_fail_are_counted_until_they_succeed_or_their_object_is_gone() {
         let (cache, other) = (Cache::default(), RelayKey::new("essays", "other"));
-        cache.record_migration(&key(), true);
-        cache.record_migration(&other, true);
+        let retry = Migration::Start { attempt: 2 };
+        cache.record_migration(&key(), &retry);
+        cache.record_migration(&other, &retry);
         assert_eq!(cache.failing_migrations(), 2);
-        cache.record_migration(&key(), false);
+        cache.record_migration(&key(), &Migration::Off);
         assert_eq!(cache.failing_migrations(), 1);
         cache.forget(&other);
         assert_eq!(cache.failing_migrations(), 0);

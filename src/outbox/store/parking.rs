@@ -211,8 +211,8 @@ impl Store {
     }
 }
 
-/// Columns of `sql/parked.sql`: topic, key, lane, attempts, id, event_id and class of the first row.
-/// A parked topic has only the first.
+/// Columns of `sql/parked.sql`: topic, key, lane, attempts, id, event_id and class of the first
+/// row. A parked topic has only the first.
 type ParkedColumns = (
     String,
     Option<String>,

@@ -38,8 +38,8 @@ pub(super) fn record_problems(core: &Core) -> Vec<Problem> {
     problems
 }
 
-/// Class of a pause that lasts until the rejected row is found. Classes of rows are for what is left
-/// then: its parked key, which waits for a person.
+/// Class of a pause that lasts until the rejected row is found. Classes of rows are for what is
+/// left then: its parked key, which waits for a person.
 fn while_paused(class: ProblemClass) -> ProblemClass {
     match class {
         ProblemClass::RecordTooLarge | ProblemClass::RowUnreadable => ProblemClass::RecordRejected,

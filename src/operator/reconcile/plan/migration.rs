@@ -186,8 +186,8 @@ pub(super) fn decide(
     }
 }
 
-/// Returns how a Job ended. One with an injected container fails at its deadline, after the migration
-/// has succeeded: by then only the status shows that it did.
+/// Returns how a Job ended. One with an injected container fails at its deadline, after the
+/// migration has succeeded: by then only the status shows that it did.
 fn known_outcome(
     target: &MigrationTarget,
     job: &MigrationJob,

@@ -1,4 +1,5 @@
-//! Paths of secret files in messages -> the Secrets and ConfigMaps that a person has to correct. Pure.
+//! Paths of secret files in messages -> the Secrets and ConfigMaps that a person has to correct.
+//! Pure.
 //!
 //! A pod knows its files by their paths. Which object is behind a file only the manifest has.
 

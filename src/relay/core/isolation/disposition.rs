@@ -192,8 +192,8 @@ impl Core {
         self.exclude(lane, Excluded::Key(topic, key), position);
     }
 
-    /// Number of parked keys, by topic and by why the row was rejected that they wait behind. `None`
-    /// is the reason of keys that a person parked.
+    /// Number of parked keys, by topic and by why the row was rejected that they wait behind.
+    /// `None` is the reason of keys that a person parked.
     #[must_use]
     pub fn parked_keys(&self) -> BTreeMap<(TopicIndex, Option<ProblemClass>), usize> {
         let mut parked = BTreeMap::new();
