@@ -235,6 +235,7 @@ async fn a_running_relay_is_cut_off_from_its_database() {
     let gate = Gate::open_on(&rig("RIG_HOST"), pods_address("RIG_POSTGRES_PODS_15")).await;
     let port = gate.port();
     let service = Incident::running(|relay| relay["spec"]["database"]["port"] = json!(port)).await;
+    service.runs_for_a_while().await;
     gate.set_open(false);
     let address = format!("at '{}:{port}' as user", rig("RIG_HOST"));
     let words = [address.as_str(), "check"];
@@ -244,7 +245,7 @@ async fn a_running_relay_is_cut_off_from_its_database() {
     gate.set_open(true);
     let healed = service.heals().await;
     row(
-        "a running relay is cut off from the database",
+        "a relay that has run for a while is cut off from the database",
         "Unreachable",
         shown,
         "make it available",
@@ -255,6 +256,7 @@ async fn a_running_relay_is_cut_off_from_its_database() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_password_is_wrong_while_the_old_one_works() {
     let service = Incident::running(|_| ()).await;
+    service.runs_for_a_while().await;
     service.set_password("relay", "wrong").await;
     let words = [
         "new secret is not used",
@@ -283,6 +285,7 @@ async fn a_new_password_is_wrong_while_the_old_one_works() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_is_too_large_for_its_topic() {
     let service = Incident::running(|_| ()).await;
+    service.runs_for_a_while().await;
     alter_topic(&service.topic, "max.message.bytes", "20000").await;
     let large = "insert into outbox.event (aggregate_type, aggregate_id, event_type, payload)
         select 'file', 'f1', 'Uploaded', string_agg(sha256(int4send(n)), '')

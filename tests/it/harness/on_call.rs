@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::Secret},
+    jiff::Timestamp,
+};
 use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -131,6 +134,25 @@ impl Incident {
                 found.message
             );
             tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Waits until relays have run for so long that a problem must last before it shows.
+    pub(crate) async fn runs_for_a_while(&self) {
+        let start = Instant::now();
+        loop {
+            let relay: OutboxRelay = self.ns.get(NAME).await;
+            let conditions = relay.status.map(|status| status.conditions);
+            let mut all = conditions.into_iter().flatten();
+            let available = all
+                .find(|one| one.type_ == "Available")
+                .expect("a condition");
+            let since = available.last_transition_time.0;
+            if since.duration_until(Timestamp::now()).as_secs() > 31 {
+                return;
+            }
+            assert!(start.elapsed() < STATUS_MAX, "available since {since}");
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
