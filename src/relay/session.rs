@@ -87,7 +87,7 @@ pub(super) struct Session<'a> {
     line: BellLine,
     timers: Timers,
     clocks: Clocks,
-    /// What was parked when the core was told last; `None`: it was not told yet.
+    /// What was parked when that was read last; `None`: it was not read yet.
     known_parked: Option<ParkedDigest>,
     reporter: Reporter<'a>,
     /// Set once the session takes no new rows.

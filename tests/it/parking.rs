@@ -43,7 +43,7 @@ async fn keys(store: &Store, lanes: &[Lane]) -> Vec<ParkedKey> {
 /// What is parked in these lanes.
 pub(crate) async fn parked(store: &Store, lanes: &[Lane]) -> Parked {
     let reading = store.parked(lanes, None).await.expect("read");
-    reading.changed.expect("nothing is known yet")
+    *reading.changed.expect("nothing is known yet")
 }
 
 const ADD: &str = "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')";

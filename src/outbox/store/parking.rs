@@ -41,7 +41,7 @@ pub struct ParkedReading {
     /// Number of parked keys and topics.
     pub listed: u32,
     /// The keys and topics; `None`: they have the digest that the relay knows.
-    pub changed: Option<Parked>,
+    pub changed: Option<Box<Parked>>,
 }
 
 /// A parked key: all its rows wait.
@@ -254,7 +254,7 @@ fn decode_parked(rows: &[PgRow], known: Option<ParkedDigest>) -> Result<ParkedRe
     Ok(ParkedReading {
         digest,
         listed,
-        changed: (known != Some(digest)).then_some(parked),
+        changed: (known != Some(digest)).then(|| Box::new(parked)),
     })
 }
 

@@ -105,8 +105,9 @@ fn keys_json(keys: &[(String, String)]) -> String {
 /// Whether a survey reads what is parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WantedParked {
+    /// Nothing of it.
     No,
-    /// It does, unless what is parked has this digest.
+    /// All of it, unless it has this digest.
     Unless(Option<ParkedDigest>),
 }
 

@@ -278,7 +278,7 @@ struct World {
     log: Vec<(String, RowId)>,
     fetch: Option<(FetchRequest, Option<Fetched>)>,
     settle: Option<(u64, RowId, SettleBatch)>,
-    /// What was parked when the core was told.
+    /// What was parked when that was read last.
     known_parked: Option<Parked>,
     faults: u32,
     /// The cluster acknowledges nothing.

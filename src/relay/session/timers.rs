@@ -103,7 +103,7 @@ impl Timers {
         self.lease_round = now + pause;
     }
 
-    /// What is parked was read: so many keys and topics.
+    /// What is parked was read: this number of keys and topics.
     pub(super) fn parked_read(&mut self, listed: u32, now: Instant) {
         self.parked = now + PARKED_PAUSE_PER_KEY * listed;
     }
