@@ -66,6 +66,7 @@ mod producer_contract;
 mod producer_epochs;
 mod producer_keys;
 mod record_headers;
+mod record_size_limits;
 mod relay_clocks;
 mod relay_distance;
 mod relay_limits;
