@@ -113,6 +113,8 @@ impl Operator {
         let Some(mut manifest) = self.read(key, &mut recalled).await? else {
             return Ok(Requeue::OnChange);
         };
+        self.cache
+            .recheck_children(key, manifest.reconcile_at.as_deref());
         let mut observed = self.observe(key, &manifest, &mut recalled).await?;
 
         let now = Timestamp::now();
@@ -238,6 +240,8 @@ impl Operator {
             generation: carried_out_generation(&manifest.status),
             scaling: self.cache.scaling(key),
             turn: self.turn(key, manifest, desired, observed, now),
+            failing_migrations: self.cache.failing_migrations(),
+            migration: manifest.status.migration.clone(),
         }
     }
 
@@ -285,6 +289,7 @@ impl Operator {
     fn record(&self, key: &RelayKey, plan: &Plan<'_>, applied: &Applied, observed: &Observed) {
         match plan {
             Plan::CarryOut(plan) => {
+                self.cache.record_migration(key, &plan.migration);
                 self.record_progress(key, progress(plan, observed, applied.write_result()));
                 if applied.scaled {
                     self.record_scaling(key, plan);

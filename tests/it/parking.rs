@@ -71,6 +71,7 @@ on_each_server! {
             lane: row.lane,
             attempts: 2,
             head: Some((row.id, row.event_id)),
+            class: ProblemClass::KafkaError,
         };
         assert_eq!(keys(&store, &[row.lane]).await, [expected]);
         assert_eq!(keys(&store, &lanes_but(row.lane)).await, []);

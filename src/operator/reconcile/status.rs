@@ -10,6 +10,7 @@ mod ready;
 mod reports_current;
 mod scaling;
 mod schema;
+mod secret_names;
 #[cfg(test)]
 mod tests;
 

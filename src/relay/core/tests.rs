@@ -177,6 +177,7 @@ impl Database {
             lane: row.lane,
             attempts: 1,
             head: Some((row.id, row.event_id)),
+            class: ProblemClass::RecordRejected,
         };
         Parked {
             keys: self.parked.iter().map(key).collect(),

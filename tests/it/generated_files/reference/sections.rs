@@ -206,7 +206,8 @@ pub(super) const ANNOTATIONS: &[(&str, &str)] = &[
     ),
     (
         "outboxrelay.dev/reconcile-at",
-        "Each new value starts a reconciliation at once, and another attempt of a failed migration.",
+        "Each new value starts a reconciliation at once: every child is compared and written again, \
+         and a failed migration is tried again.",
     ),
     (
         "outboxrelay.dev/operator-name",
