@@ -371,6 +371,7 @@ mod tests {
             rows: 5,
             capped: false,
             oldest_at: None,
+            measured_at: None,
         }));
         status.set_table(Some(table));
         status.metrics.set_backlog(Some((5, 1.5)));

@@ -52,6 +52,7 @@ mod operator_gate;
 mod operator_ha;
 mod operator_hpa;
 mod operator_migration;
+mod operator_numbers;
 mod operator_options;
 mod operator_outages;
 mod operator_rest;

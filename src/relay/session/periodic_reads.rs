@@ -10,7 +10,10 @@ use crate::{
         fetch_facts, judge_drift,
     },
     relay::{
-        core::watermarks::XidTick,
+        core::{
+            backlog_change::{BacklogStep, FetchExtent, after_fetch},
+            watermarks::XidTick,
+        },
         session::{
             Session,
             tasks::{BacklogEnd, GapScanEnd, PurgeEnd, SchemaCheckEnd, TickEnd},
@@ -63,12 +66,33 @@ impl Session<'_> {
 
     /// Reports the backlog, or that it is unknown.
     pub(super) fn on_backlog_read(&mut self, read: BacklogEnd) {
-        self.timers.backlog_read(read.began, Instant::now());
+        let now = Instant::now();
         self.reporter.set_in_flight(self.core.in_flight());
+        let uncounted = read.result.is_ok() && !self.is_complete(&read.lanes);
         match read.result {
-            Ok(_) if !self.is_complete(&read.lanes) => self.on_lanes_uncounted(Instant::now()),
-            Ok((depth, table)) => self.reporter.set_backlog(depth, table),
+            Ok((depth, table)) if !uncounted => {
+                self.reporter.set_backlog(depth, table, read.began);
+            }
+            Ok(_) => self.reporter.clear_backlog(),
             Err(_) => self.reporter.backlog_failed(),
+        }
+        let oldest = self.reporter.oldest_age(now);
+        self.timers.backlog_read(read.began, now, oldest);
+        if uncounted {
+            self.on_lanes_uncounted(now);
+        }
+    }
+
+    /// Corrects the backlog that was reported last by what a fetch showed that began then.
+    pub(super) fn update_backlog(&mut self, extent: FetchExtent, began: Instant) {
+        let extent = match extent {
+            FetchExtent::AllReturned if self.core.has_more_rows() => FetchExtent::MoreWait,
+            extent => extent,
+        };
+        match after_fetch(self.reporter.backlog_rows(), extent) {
+            BacklogStep::Keep => {}
+            BacklogStep::ReportEmpty => self.reporter.set_backlog_empty(began),
+            BacklogStep::CountSoon => self.timers.count_backlog_soon(),
         }
     }
 
