@@ -5,8 +5,10 @@
 mod adopt;
 mod args;
 mod change;
+mod change_log;
 mod confirm;
 mod dead_letters;
+mod event;
 mod owner;
 mod parked;
 mod status;
@@ -108,6 +110,7 @@ impl From<io::Error> for CliError {
 pub async fn run(command: Command, out: &mut impl Write) -> Result<Exit, CliError> {
     let result = match command {
         Command::Status(arguments) => status::status(arguments, out).await,
+        Command::Event(arguments) => event::event(arguments, out).await,
         Command::DeadLetters { command } => dead_letters::dead_letters(command, out).await,
         Command::Parked { command } => parked::parked(command, out).await,
         Command::Adopt(arguments) => adopt::adopt(arguments, out).await,

@@ -140,6 +140,13 @@ impl Problem {
         }
     }
 
+    /// Whether a person must act: the problem does not end automatically, and something waits for
+    /// that, or will.
+    #[must_use]
+    pub fn needs_person(&self) -> bool {
+        !self.advice && self.class.needs_person()
+    }
+
     /// Cuts the message of a problem that another process wrote, if it is too long.
     #[must_use]
     pub fn bounded(self) -> Self {
@@ -246,6 +253,29 @@ pub enum ProblemClass {
     /// A class of a newer version.
     #[serde(other)]
     Other,
+}
+
+impl ProblemClass {
+    /// Whether problems of this class need a person. The others end when a server is back, or the
+    /// relay ends them.
+    #[must_use]
+    pub fn needs_person(self) -> bool {
+        !matches!(
+            self,
+            Self::LockTimeout
+                | Self::SchemaNotReady
+                | Self::Unreachable
+                | Self::DatabaseReadOnly
+                | Self::DatabaseError
+                | Self::KafkaUnreachable
+                | Self::KafkaError
+                | Self::KafkaThrottled
+                | Self::TopicStalled
+                | Self::PartitionsAdded
+                | Self::SequenceWentBack
+                | Self::Other
+        )
+    }
 }
 
 impl fmt::Display for ProblemClass {

@@ -20,6 +20,9 @@ const FILTERS: &str = "Selection (all conditions must hold)";
 pub enum Command {
     /// Shows the state of the outbox: relays, waiting rows, parked topics and keys, dead letters.
     Status(CommonArgs),
+    /// Shows where one event is: waiting and for what, in flight, parked, or a dead letter. Exits
+    /// with 3 if it is not in the outbox. Reads the whole table.
+    Event(EventArgs),
     /// Shows, requeues or discards rows that Kafka rejected and that were moved to the dead
     /// letters.
     DeadLetters {
@@ -170,6 +173,16 @@ impl Selector {
             limit,
         }
     }
+}
+
+/// Arguments of `event`.
+#[derive(Args)]
+pub struct EventArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// The event_id, as in the table, in the header `event_id` of its record, and in logs.
+    #[arg(value_name = "EVENT_ID")]
+    pub event_id: Uuid,
 }
 
 /// Flags of commands that list.

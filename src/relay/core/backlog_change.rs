@@ -8,13 +8,13 @@ use crate::outbox::{DatabaseClock, Depth};
 /// Rows that a fetch returned, and those that it may not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchExtent {
-    /// It read all rows of all owned lanes, and there was none. None is in flight.
+    /// The fetch read all rows of all owned lanes, and there was none. None is in flight.
     NothingWaits,
-    /// It returned no row, but there may be some that it leaves out.
+    /// The fetch returned no row, but there may be some that it leaves out.
     NothingReturned,
-    /// It returned rows, and more of them wait than it could take.
+    /// The fetch returned rows, and more of them wait than it could take.
     MoreWait,
-    /// It returned all rows that wait.
+    /// The fetch returned all rows that wait.
     AllReturned,
 }
 
@@ -102,7 +102,7 @@ impl ReportedBacklog {
         self.depth?.oldest_us
     }
 
-    /// When the oldest row was written, at the latest. A `created_at` that is ahead says nothing
+    /// Upper bound of the time at which the oldest row was written. A `created_at` that is ahead says nothing
     /// about that, so the time counts at which rows were first seen to wait.
     fn written_by(
         &self,

@@ -143,7 +143,7 @@ impl Session<'_> {
         self.tasks.gap_scan_position.on_page(plan, &found);
         for row in found {
             if self.core.on_straggler(row) {
-                self.report_straggler(row);
+                self.reporter.record_straggler(row);
             }
         }
     }
@@ -199,24 +199,9 @@ impl Session<'_> {
     pub(super) fn on_purged(&mut self, purged: PurgeEnd) {
         self.timers.purged(purged.began, Instant::now());
         match purged.result {
-            Ok(0) => {}
-            Ok(rows) => tracing::debug!(rows, "old rows of adopted tables were deleted"),
-            Err(error) => tracing::warn!(
-                error = %error.problem().message,
-                "old rows of adopted tables cannot be deleted; this is tried again"
-            ),
+            Ok(rows) => self.reporter.purge_succeeded(rows),
+            Err(error) => self.reporter.purge_failed(&error.problem()),
         }
-    }
-
-    fn report_straggler(&self, row: RowIdentity) {
-        self.reporter.record_straggler();
-        tracing::warn!(
-            lane = i16::from(row.lane),
-            id = row.id.get(),
-            event_id = %row.event_id,
-            "a row was found below the watermark: an id may have been drawn twice, after a \
-             restore or a TRUNCATE; see docs/restore.md"
-        );
     }
 }
 

@@ -7,10 +7,10 @@ use std::{
 
 use crate::{
     kafka,
-    outbox::{DatabaseClock, Depth, TableWide},
+    outbox::{DatabaseClock, Depth, RowIdentity, TableWide},
     relay::{
         connect::Connected,
-        core::{backlog_change::ReportedBacklog, ids::Slot, in_flight::InFlight},
+        core::{RejectedRow, backlog_change::ReportedBacklog, ids::Slot, in_flight::InFlight},
         status::{ProblemSource, Status},
     },
     report::{Backlog, BreakerState, Problem, ProblemClass},
@@ -24,6 +24,8 @@ pub(super) struct Reporter<'a> {
     failing: BTreeSet<ProblemSource>,
     /// State that was reported last.
     breaker: BreakerState,
+    /// The last purge of adopted tables failed.
+    purge_fails: bool,
     /// Backlog that was reported last.
     backlog: ReportedBacklog,
     /// `created_at` of each slot's row, microseconds since 1970.
@@ -44,6 +46,7 @@ impl<'a> Reporter<'a> {
             clock: connected.clock,
             failing: BTreeSet::new(),
             breaker: BreakerState::Closed,
+            purge_fails: false,
             backlog: ReportedBacklog::default(),
             created_at_us: vec![0; slots],
             sent_at: vec![connected.leased_at; slots],
@@ -249,9 +252,39 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// Counts a row that was found below a watermark.
-    pub(super) fn record_straggler(&self) {
+    /// Counts and logs a row that was found below a watermark.
+    pub(super) fn record_straggler(&self, row: RowIdentity) {
         self.status.metrics.stragglers.inc();
+        self.status.row_log.straggler(row, Instant::now());
+    }
+
+    /// Logs that old rows of adopted tables cannot be deleted, once until they can be again.
+    pub(super) fn purge_failed(&mut self, problem: &Problem) {
+        if !std::mem::replace(&mut self.purge_fails, true) {
+            tracing::warn!(
+                class = %problem.class,
+                error = problem.message,
+                "old rows of adopted tables cannot be deleted; this is tried again"
+            );
+        }
+    }
+
+    /// Ends the failure of a purge.
+    pub(super) fn purge_succeeded(&mut self, rows: u64) {
+        tracing::debug!(rows, "old rows of adopted tables were deleted");
+        if std::mem::take(&mut self.purge_fails) {
+            tracing::info!("resolved: old rows of adopted tables are deleted again");
+        }
+    }
+
+    /// Logs what happened to a row that is not published.
+    pub(super) fn log_disposed(&self, topic: &str, rejected: &RejectedRow, now: Instant) {
+        self.status.row_log.disposed(topic, rejected, now);
+    }
+
+    /// Logs how many lines about rows were left out in minutes that are over.
+    pub(super) fn end_minutes_of_row_log(&self, now: Instant) {
+        self.status.row_log.end_minutes(now);
     }
 }
 
