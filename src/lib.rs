@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod doctor;
 pub mod event_labels;
 pub mod failpoints;
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod problem_log;
 mod row_log;
 mod session;
 mod status;
-mod topic_metadata;
+pub(crate) mod topic_metadata;
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     api::parse_duration,
+    doctor::{Code, Threshold},
     outbox::admin::{Filter, Role},
     settings::{POD_SECRETS, POD_SETTINGS, source::SettingsSource},
 };
@@ -20,6 +21,9 @@ const FILTERS: &str = "Selection (all conditions must hold)";
 pub enum Command {
     /// Shows the state of the outbox: relays, waiting rows, parked topics and keys, dead letters.
     Status(CommonArgs),
+    /// Checks everything that publishing needs, from settings to topics, and changes nothing. Exits
+    /// with 1 if there is a fault.
+    Doctor(DoctorArgs),
     /// Shows where one event is: waiting and for what, in flight, parked, or a dead letter. Exits
     /// with 3 if it is not in the outbox. Reads the whole table.
     Event(EventArgs),
@@ -173,6 +177,49 @@ impl Selector {
             limit,
         }
     }
+}
+
+/// Arguments of `doctor`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct DoctorArgs {
+    #[command(subcommand)]
+    pub command: Option<DoctorCommand>,
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// With --manifest: first part of the owner's name under which the schema is claimed.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "local",
+        conflicts_with = "settings"
+    )]
+    pub cluster_name: String,
+    /// From which outcome on the exit code is 1.
+    #[arg(long, value_name = "OUTCOME", value_enum, default_value = "fault")]
+    pub fail_on: Threshold,
+    /// Before a rollout: a schema that has still to be made or upgraded, and lanes without a relay,
+    /// are no faults.
+    #[arg(long)]
+    pub pre: bool,
+    /// Repeat the checks until they do not fail, for at most this long, such as 2m.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
+    /// Also write findings and settings as JSON, for a bug report. It has no secrets and no
+    /// payloads, but names of hosts, users and topics.
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+}
+
+/// Subcommands of `doctor`.
+#[derive(Subcommand)]
+pub enum DoctorCommand {
+    /// Explains the code of a check. Needs no server.
+    Explain {
+        /// Code, as in the report.
+        #[arg(value_name = "CODE")]
+        code: Code,
+    },
 }
 
 /// Arguments of `event`.

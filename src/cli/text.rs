@@ -75,7 +75,7 @@ fn longest_name(fields: &[(&str, String)]) -> usize {
 
 /// Formats a value as JSON that is safe on a terminal: also escapes characters that serde does not
 /// escape.
-pub(super) fn json(value: &impl Serialize) -> String {
+pub(crate) fn json(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).expect("plain data of our own");
     let mut safe = String::with_capacity(text.len() + 1);
     for c in text.chars() {

@@ -21,6 +21,7 @@ mod chart_install;
 mod chart_values;
 mod cli;
 mod cli_adopt;
+mod cli_doctor;
 mod cli_event;
 mod cli_parked;
 mod cli_relay;

@@ -1,0 +1,91 @@
+//! `doctor`: reads facts until they are good enough or time is up, and writes the report. IO; what
+//! the facts mean is decided in [`crate::doctor`].
+
+use std::{
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::{
+    cli::{
+        CliError, Exit,
+        args::{DoctorArgs, DoctorCommand},
+        note, text, write,
+    },
+    doctor::{
+        Code, Report,
+        checks::{Moment, check},
+        gather::gather,
+    },
+    settings::{RelaySettings, source::SettingsSource},
+};
+
+/// Pause between two attempts with `--wait`.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Everything that a bug report needs: findings and settings. Neither has secrets.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Bundle<'a> {
+    report: &'a Report,
+    /// `None` if they cannot be read.
+    settings: Option<RelaySettings>,
+}
+
+/// Runs `doctor`.
+///
+/// # Errors
+/// Returns an error when the output cannot be written.
+///
+/// # Cancel safety
+/// Cancel safe: it only reads.
+pub(super) async fn doctor(arguments: DoctorArgs, out: &mut impl Write) -> Result<Exit, CliError> {
+    if let Some(DoctorCommand::Explain { code }) = arguments.command {
+        explain(code, out)?;
+        return Ok(Exit::Done);
+    }
+    let source = arguments.common.config.source(arguments.cluster_name);
+    let moment = if arguments.pre {
+        Moment::BeforeRollout
+    } else {
+        Moment::Running
+    };
+    let until = arguments.wait.map(|wait| Instant::now() + wait);
+    let report = loop {
+        let report = check(&gather(&source).await, moment);
+        let is_over = until.is_none_or(|until| Instant::now() >= until);
+        if is_over || !report.fails(arguments.fail_on) {
+            break report;
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    write(out, arguments.common.output, &report, Report::in_words)?;
+    if let Some(file) = &arguments.bundle {
+        write_bundle(file, &report, &source)?;
+    }
+    Ok(if report.fails(arguments.fail_on) {
+        Exit::FaultFound
+    } else {
+        Exit::Done
+    })
+}
+
+fn explain(code: Code, out: &mut impl Write) -> Result<(), CliError> {
+    let text = format!(
+        "{code} ({})\n{}\n",
+        code.group().heading(),
+        code.explanation()
+    );
+    Ok(out.write_all(text.as_bytes())?)
+}
+
+fn write_bundle(file: &Path, report: &Report, source: &SettingsSource) -> Result<(), CliError> {
+    let settings = source.load().ok().map(|(settings, _)| settings);
+    let bundle = text::json(&Bundle { report, settings });
+    std::fs::write(file, bundle)?;
+    note(&format!("wrote '{}'", file.display()));
+    Ok(())
+}
