@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     api::parse_duration,
-    doctor::{Code, Threshold},
+    doctor::{Code, Threshold, checks::Moment},
     outbox::admin::{Filter, Role},
     settings::{POD_SECRETS, POD_SETTINGS, source::SettingsSource},
 };
@@ -205,10 +205,21 @@ pub struct DoctorArgs {
     /// Repeat the checks until they do not fail, for at most this long, such as 2m.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub wait: Option<Duration>,
-    /// Also write findings and settings as JSON, for a bug report. It has no secrets and no
+    /// Write findings and settings as JSON too, for a bug report. It has no secrets and no
     /// payloads, but names of hosts, users and topics.
     #[arg(long, value_name = "FILE")]
     pub bundle: Option<PathBuf>,
+}
+
+impl DoctorArgs {
+    /// When the checks are made.
+    pub(super) fn moment(&self) -> Moment {
+        if self.pre {
+            Moment::BeforeRollout
+        } else {
+            Moment::Running
+        }
+    }
 }
 
 /// Subcommands of `doctor`.

@@ -16,7 +16,7 @@ use crate::{
         note, text, write,
     },
     doctor::{
-        Code, Report,
+        Code, Report, Threshold,
         checks::{Moment, check},
         gather::gather,
     },
@@ -47,30 +47,46 @@ pub(super) async fn doctor(arguments: DoctorArgs, out: &mut impl Write) -> Resul
         explain(code, out)?;
         return Ok(Exit::Done);
     }
+    let patience = Patience {
+        moment: arguments.moment(),
+        threshold: arguments.fail_on,
+        until: arguments.wait.map(|wait| Instant::now() + wait),
+    };
     let source = arguments.common.config.source(arguments.cluster_name);
-    let moment = if arguments.pre {
-        Moment::BeforeRollout
-    } else {
-        Moment::Running
-    };
-    let until = arguments.wait.map(|wait| Instant::now() + wait);
-    let report = loop {
-        let report = check(&gather(&source).await, moment);
-        let is_over = until.is_none_or(|until| Instant::now() >= until);
-        if is_over || !report.fails(arguments.fail_on) {
-            break report;
-        }
-        tokio::time::sleep(PAUSE).await;
-    };
+    let report = examine(&source, &patience).await;
     write(out, arguments.common.output, &report, Report::in_words)?;
     if let Some(file) = &arguments.bundle {
         write_bundle(file, &report, &source)?;
     }
-    Ok(if report.fails(arguments.fail_on) {
+    Ok(exit(&report, arguments.fail_on))
+}
+
+/// What is good enough, and until when to wait for that.
+struct Patience {
+    moment: Moment,
+    threshold: Threshold,
+    /// `None`: one attempt.
+    until: Option<Instant>,
+}
+
+/// Makes the checks, again and again until they do not fail or time is up.
+async fn examine(source: &SettingsSource, patience: &Patience) -> Report {
+    loop {
+        let report = check(&gather(source).await, patience.moment);
+        let is_over = patience.until.is_none_or(|until| Instant::now() >= until);
+        if is_over || !report.fails(patience.threshold) {
+            return report;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn exit(report: &Report, threshold: Threshold) -> Exit {
+    if report.fails(threshold) {
         Exit::FaultFound
     } else {
         Exit::Done
-    })
+    }
 }
 
 fn explain(code: Code, out: &mut impl Write) -> Result<(), CliError> {

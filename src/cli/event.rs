@@ -114,13 +114,7 @@ async fn reports(
     let mut reports = Vec::new();
     for found in client.find_event(event_id).await? {
         let topic = destination(&found, topics);
-        let judgement = match &found.dead {
-            Some(_) => dead(&found),
-            None => match client.obstacles(&found, topic).await? {
-                Some(obstacles) => waiting(&found, topic, &obstacles),
-                None => gone(),
-            },
-        };
+        let judgement = judge(client, &found, topic).await?;
         reports.push(report(event_id, judgement, Some((&found, topic))));
     }
     if reports.is_empty() {
@@ -129,19 +123,34 @@ async fn reports(
     Ok(reports)
 }
 
+async fn judge(
+    client: &AdminClient,
+    found: &FoundEvent,
+    topic: Option<&str>,
+) -> Result<Judgement, CliError> {
+    if found.dead.is_some() {
+        return Ok(dead(found));
+    }
+    let obstacles = client.obstacles(found, topic).await?;
+    Ok(obstacles.map_or_else(gone, |obstacles| waiting(found, topic, &obstacles)))
+}
+
 /// The topic that a row goes to: its own, or that of its types. `None` if it is not declared.
 fn destination<'a>(event: &'a FoundEvent, topics: &'a [TopicSettings]) -> Option<&'a str> {
-    let named = |wanted: &str| topics.iter().find(|topic| topic.name == wanted);
-    let of_type = |types: fn(&TopicSettings) -> &Vec<String>, wanted: &String| {
-        topics.iter().find(|topic| types(topic).contains(wanted))
-    };
-    let topic = match &event.topic {
-        Some(topic) if event.dead.is_some() => return Some(topic),
-        Some(topic) => named(topic),
-        None => of_type(|topic| &topic.event_types, &event.event_type)
-            .or_else(|| of_type(|topic| &topic.aggregate_types, &event.aggregate_type)),
-    };
-    topic.map(|topic| &*topic.name)
+    match &event.topic {
+        Some(topic) if event.dead.is_some() => Some(topic),
+        Some(topic) => declared(topics, |it| it.name == *topic),
+        None => declared(topics, |it| it.event_types.contains(&event.event_type)).or_else(|| {
+            declared(topics, |it| {
+                it.aggregate_types.contains(&event.aggregate_type)
+            })
+        }),
+    }
+}
+
+fn declared(topics: &[TopicSettings], fits: impl Fn(&TopicSettings) -> bool) -> Option<&str> {
+    let found = topics.iter().find(|topic| fits(topic))?;
+    Some(&found.name)
 }
 
 fn gone() -> Judgement {
@@ -266,18 +275,22 @@ fn in_words(report: &EventReport) -> String {
     if let Some(next) = &report.next_step {
         list.push(("next step", line(next)));
     }
-    if let Some(row) = &report.row {
-        let topic = row.topic.as_deref().unwrap_or("none is declared");
-        list.push(("topic", line(topic)));
-        list.push(("key", line(&row.key)));
-        list.push(("event_type", line(&row.event_type)));
-        list.push((
+    list.extend(report.row.iter().flat_map(row_fields));
+    fields(&list)
+}
+
+fn row_fields(row: &RowReport) -> [(&'static str, String); 5] {
+    let topic = row.topic.as_deref().unwrap_or("none is declared");
+    [
+        ("topic", line(topic)),
+        ("key", line(&row.key)),
+        ("event_type", line(&row.event_type)),
+        (
             "outbox_seq",
             format!("{}, lane {}", row.outbox_seq, row.lane),
-        ));
-        list.push(("written", row.created_at.clone()));
-    }
-    fields(&list)
+        ),
+        ("written", row.created_at.clone()),
+    ]
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Facts → findings. Pure.
+//! Examined → findings. Pure.
 
 mod database;
 mod outbox;
@@ -7,7 +7,7 @@ mod topics;
 
 use crate::doctor::{
     codes::{Code, Group},
-    facts::{Fact, Facts, SettingsFacts},
+    facts::{Examined, Fact, SettingsFacts},
     report::{Finding, Report},
 };
 
@@ -22,7 +22,7 @@ pub enum Moment {
 
 /// Judges all facts.
 #[must_use]
-pub fn check(facts: &Facts, moment: Moment) -> Report {
+pub fn check(facts: &Examined, moment: Moment) -> Report {
     let mut findings = Vec::new();
     match &facts.settings {
         Ok(settings) => findings.extend(with_settings(facts, settings, moment)),
@@ -34,7 +34,7 @@ pub fn check(facts: &Facts, moment: Moment) -> Report {
     Report::new(findings)
 }
 
-fn with_settings(facts: &Facts, settings: &SettingsFacts, moment: Moment) -> Vec<Finding> {
+fn with_settings(facts: &Examined, settings: &SettingsFacts, moment: Moment) -> Vec<Finding> {
     let mut findings = vec![
         read(settings),
         database::tls(settings),

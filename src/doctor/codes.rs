@@ -151,7 +151,8 @@ impl Code {
             }
             Self::ServerVersion => {
                 "The server is PostgreSQL 15 or newer, not a product that only speaks its \
-                 protocol. Order rests on snapshots, sequences and transaction ids: docs/servers.md."
+                 protocol. Order rests on snapshots, sequences and transaction ids: \
+                 docs/servers.md."
             }
             Self::ServerPrimary => {
                 "The server accepts writes: it is not in recovery, and no setting makes \

@@ -16,7 +16,7 @@ pub type Fact<T> = Result<T, Problem>;
 
 /// Everything that was read.
 #[derive(Clone)]
-pub struct Facts {
+pub struct Examined {
     pub settings: Fact<SettingsFacts>,
     /// `None` without settings.
     pub database: Option<Fact<DatabaseFacts>>,
@@ -42,7 +42,7 @@ pub struct SettingsFacts {
 #[derive(Clone)]
 pub struct DatabaseFacts {
     /// Host, database and user, for people.
-    pub place: String,
+    pub location: String,
     /// Time for TCP, TLS and login.
     pub connect_ms: u64,
     /// How far the clock here is ahead of the database's, in seconds; negative: behind.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::{
-    doctor::facts::{DatabaseFacts, Fact, Facts, SettingsFacts, TopicFacts},
+    doctor::facts::{DatabaseFacts, Examined, Fact, SettingsFacts, TopicFacts},
     kafka::{LimitsByTopic, MetadataClient, TopicDescription, request_topic_limits},
     outbox::{
         admin::{AdminClient, Overview, Role},
@@ -27,11 +27,11 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # Cancel safety
 /// Cancel safe: it only reads.
-pub async fn gather(source: &SettingsSource) -> Facts {
+pub async fn gather(source: &SettingsSource) -> Examined {
     let (settings, secrets) = match source.load() {
         Ok(loaded) => loaded,
         Err(error) => {
-            return Facts {
+            return Examined {
                 settings: Err(error.problem()),
                 database: None,
                 migration: None,
@@ -39,7 +39,7 @@ pub async fn gather(source: &SettingsSource) -> Facts {
             };
         }
     };
-    Facts {
+    Examined {
         settings: Ok(settings_facts(&settings)),
         database: Some(database(&settings, &secrets).await),
         migration: Some(migration(&settings, &secrets).await),
@@ -65,15 +65,11 @@ async fn database(settings: &RelaySettings, secrets: &Secrets) -> Fact<DatabaseF
         .await
         .map_err(|error| error.problem())?;
     let server = client.server().await;
-    let before_us = Timestamp::now().as_microsecond();
-    let clock_us = client.clock_us().await;
-    let after_us = Timestamp::now().as_microsecond();
-    let here_us = before_us.midpoint(after_us);
-    let ahead_us = clock_us.map_or(0, |clock_us| here_us.saturating_sub(clock_us));
+    let here_ahead_seconds = here_ahead_seconds(&client).await;
     Ok(DatabaseFacts {
-        place: client.place().to_owned(),
+        location: client.location().to_owned(),
         connect_ms: client.connect_ms(),
-        here_ahead_seconds: ahead_us as f64 / 1e6,
+        here_ahead_seconds,
         product: client.unsupported_product().await,
         server,
         level: client.level(&settings.owner).await,
@@ -81,6 +77,16 @@ async fn database(settings: &RelaySettings, secrets: &Secrets) -> Fact<DatabaseF
         lacking_rights: client.lacking_rights().await,
         overview: overview(settings, secrets).await,
     })
+}
+
+/// How far the clock here is ahead of the database's. Zero if that one cannot be read: then other
+/// statements fail, too.
+async fn here_ahead_seconds(client: &DoctorClient) -> f64 {
+    let before_us = Timestamp::now().as_microsecond();
+    let clock_us = client.clock_us().await;
+    let here_us = before_us.midpoint(Timestamp::now().as_microsecond());
+    let ahead_us = clock_us.map_or(0, |clock_us| here_us.saturating_sub(clock_us));
+    ahead_us as f64 / 1e6
 }
 
 async fn overview(settings: &RelaySettings, secrets: &Secrets) -> Fact<Overview> {
@@ -120,18 +126,23 @@ async fn descriptions(
     secrets: Secrets,
 ) -> Result<Vec<TopicDescription>, Problem> {
     let servers = settings.kafka.bootstrap_servers.join(",");
-    let asked = tokio::task::spawn_blocking(move || {
-        let kafka = &settings.kafka;
-        let client = MetadataClient::new(kafka, &secrets, CLIENT_ID);
-        let client = client.map_err(|error| error.problem())?;
-        let servers = kafka.bootstrap_servers.join(",");
-        let describe = |topic: &crate::settings::TopicSettings| {
-            let described = client.describe(&topic.name);
-            described.map_err(|class| cluster_problem(class, &servers))
-        };
-        settings.topics.iter().map(describe).collect()
-    });
-    let answer = tokio::time::timeout(KAFKA_TIMEOUT, asked).await;
     let silent = || cluster_problem(ProblemClass::KafkaUnreachable, &servers);
+    let asked = tokio::task::spawn_blocking(move || describe_all(&settings, &secrets));
+    let answer = tokio::time::timeout(KAFKA_TIMEOUT, asked).await;
     answer.map_err(|_| silent())?.map_err(|_| silent())?
+}
+
+/// Blocks.
+fn describe_all(
+    settings: &RelaySettings,
+    secrets: &Secrets,
+) -> Result<Vec<TopicDescription>, Problem> {
+    let kafka = &settings.kafka;
+    let client = MetadataClient::new(kafka, secrets, CLIENT_ID);
+    let client = client.map_err(|error| error.problem())?;
+    let servers = kafka.bootstrap_servers.join(",");
+    let names = settings.topics.iter().map(|topic| &topic.name);
+    let described = names.map(|name| client.describe(name));
+    let described: Result<_, _> = described.collect();
+    described.map_err(|class| cluster_problem(class, &servers))
 }

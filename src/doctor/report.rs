@@ -19,7 +19,7 @@ pub enum Outcome {
     Warning,
     /// Something that keeps rows from being published, or breaks a promise.
     Fault,
-    /// It could not be found out.
+    /// A question was refused, or failed.
     Unknown,
     /// A fault of another check makes it meaningless.
     Skipped,

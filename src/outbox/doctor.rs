@@ -97,7 +97,7 @@ pub struct MigrationRights {
 pub struct DoctorClient {
     connections: Connections,
     schema: SchemaName,
-    place: String,
+    location: String,
     connect_ms: u64,
 }
 
@@ -115,15 +115,15 @@ impl DoctorClient {
         Ok(Self {
             connections: Connections::new(connect, 1, &[]),
             schema: schema.clone(),
-            place: connect.to_string(),
+            location: connect.to_string(),
             connect_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
     }
 
     /// Name and address of the database, for people.
     #[must_use]
-    pub fn place(&self) -> &str {
-        &self.place
+    pub fn location(&self) -> &str {
+        &self.location
     }
 
     /// Time for TCP, TLS and login, in ms.

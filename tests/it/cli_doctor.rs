@@ -84,7 +84,7 @@ async fn a_good_outbox_has_no_fault_and_each_planted_one_has_its_line() {
         1
     );
 
-    for (plant, code, outcome, part, heal) in [
+    for (planted, code, outcome, part, heal) in [
         (
             "alter sequence outbox.event_id_seq cache 50".to_owned(),
             "SchemaDefinition",
@@ -135,7 +135,7 @@ async fn a_good_outbox_has_no_fault_and_each_planted_one_has_its_line() {
             "alter table outbox.event reset (autovacuum_enabled)".to_owned(),
         ),
     ] {
-        execute(&mut admin, &plant).await;
+        execute(&mut admin, &planted).await;
         assert_line(
             &examine(&database, &settings, " --pre"),
             code,

@@ -78,27 +78,27 @@ fn logged_in(database: &DatabaseFacts, settings: &SettingsFacts) -> Vec<Finding>
             transactions(server),
         ]),
         Err(problem) => {
-            let of_server = Code::ALL.into_iter().filter(|code| {
-                code.group() == Group::Database
-                    && !matches!(
-                        code,
-                        Code::DatabaseLogin | Code::DatabaseTls | Code::ServerClock
-                    )
-            });
+            let of_server = Code::ALL.into_iter().filter(|code| is_of_server(*code));
             findings.extend(of_server.map(|code| Finding::unknown(code, problem)));
         }
     }
     findings
 }
 
+/// Whether a check needs what was read of the server.
+fn is_of_server(code: Code) -> bool {
+    let others = [Code::DatabaseLogin, Code::DatabaseTls, Code::ServerClock];
+    code.group() == Group::Database && !others.contains(&code)
+}
+
 fn login(database: &DatabaseFacts) -> Finding {
-    let (place, ms) = (&database.place, database.connect_ms);
+    let (location, ms) = (&database.location, database.connect_ms);
     if let Err(problem) = &database.server {
         let (class, why) = (problem.class, &problem.message);
-        let message = format!("{place}: connected, but statements fail: {class}: {why}");
+        let message = format!("{location}: connected, but statements fail: {class}: {why}");
         return Finding::fault(Code::DatabaseLogin, message);
     }
-    let message = format!("{place}: connected in {ms} ms");
+    let message = format!("{location}: connected in {ms} ms");
     if ms < CONNECT_SLOW_MS {
         Finding::ok(Code::DatabaseLogin, message)
     } else {
@@ -204,34 +204,36 @@ fn timeouts(server: &ServerFacts) -> Finding {
     Finding::fault(code, message)
 }
 
-/// A relay opens as many connections as `maxConnections`. Limits of -1 are none.
+/// A relay opens as many connections as `maxConnections`.
 fn connections(server: &ServerFacts, settings: &SettingsFacts) -> Finding {
     let (code, needed) = (Code::ConnectionLimit, i64::from(settings.max_connections));
+    if let Some((of, limit)) = low_limit(server, needed) {
+        let message = format!(
+            "CONNECTION LIMIT {limit} of the {of} is less than spec.database.maxConnections \
+             ({needed}) of one relay: raise the limit, or lower maxConnections"
+        );
+        return Finding::fault(code, message);
+    }
+    let (used, max) = (server.connections_used, server.connections_max);
+    let message = format!("{used} of {max} connections of the server are used");
+    if max - used >= needed {
+        return Finding::ok(code, message);
+    }
+    let next = "raise max_connections, or end sessions";
+    Finding::warning(
+        code,
+        format!("{message}: another relay needs {needed}; {next}"),
+    )
+}
+
+/// A limit that is too low. Limits of -1 are none.
+fn low_limit(server: &ServerFacts, needed: i64) -> Option<(&'static str, i64)> {
     let limits = [
         ("role", server.role_connection_limit),
         ("database", server.database_connection_limit),
     ];
-    for (of, limit) in limits {
-        if limit >= 0 && limit < needed {
-            let message = format!(
-                "CONNECTION LIMIT {limit} of the {of} is less than spec.database.maxConnections \
-                 ({needed}) of one relay: raise the limit, or lower maxConnections"
-            );
-            return Finding::fault(code, message);
-        }
-    }
-    let (used, max) = (server.connections_used, server.connections_max);
-    if max - used < needed {
-        let message = format!(
-            "{used} of {max} connections of the server are used: another relay needs {needed}; \
-             raise max_connections, or end sessions"
-        );
-        return Finding::warning(code, message);
-    }
-    Finding::ok(
-        code,
-        format!("{used} of {max} connections of the server are used"),
-    )
+    let is_low = |(_, limit): &(&str, i64)| (0..needed).contains(limit);
+    limits.into_iter().find(is_low)
 }
 
 fn autovacuum(server: &ServerFacts) -> Finding {

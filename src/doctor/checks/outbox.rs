@@ -34,12 +34,8 @@ pub(super) fn all(database: &DatabaseFacts, moment: Moment) -> Vec<Finding> {
 fn relays(overview: &Overview, moment: Moment) -> Finding {
     let code = Code::RelaysActive;
     let active = overview.relays.iter().filter(|relay| relay.is_active());
-    let open: Vec<&str> = active
-        .clone()
-        .filter(|relay| relay.breaker == "Open")
-        .map(|relay| &*relay.pod)
-        .collect();
-    let (active, unowned) = (active.count(), overview.lanes_without_relay.len());
+    let open = active.clone().filter(|relay| relay.breaker == "Open");
+    let open: Vec<&str> = open.map(|relay| &*relay.pod).collect();
     if !open.is_empty() {
         let message = format!(
             "Kafka acknowledges nothing to {}: bring Kafka back; relays retry automatically",
@@ -47,6 +43,11 @@ fn relays(overview: &Overview, moment: Moment) -> Finding {
         );
         return Finding::fault(code, message);
     }
+    lanes(active.count(), overview.lanes_without_relay.len(), moment)
+}
+
+fn lanes(active: usize, unowned: usize, moment: Moment) -> Finding {
+    let code = Code::RelaysActive;
     match (unowned, moment) {
         (0, _) => Finding::ok(code, format!("{active} relays own all lanes")),
         (_, Moment::BeforeRollout) => Finding::ok(code, format!("{active} relays run")),
@@ -80,17 +81,17 @@ fn waiting(overview: &Overview) -> Finding {
 fn parked(overview: &Overview) -> Finding {
     let is_parked = |kind| kind != AttentionKind::DeadLetters;
     let next = "outbox-relay parked list, then retry or skip";
-    put_aside(Code::Parked, overview, is_parked, next)
+    summary_of(Code::Parked, overview, is_parked, next)
 }
 
 fn dead_letters(overview: &Overview) -> Finding {
     let is_dead = |kind| kind == AttentionKind::DeadLetters;
     let next = "outbox-relay dead-letters list, then requeue or discard";
-    put_aside(Code::DeadLetters, overview, is_dead, next)
+    summary_of(Code::DeadLetters, overview, is_dead, next)
 }
 
 /// Sums up what is put aside, by topic and cause.
-fn put_aside(
+fn summary_of(
     code: Code,
     overview: &Overview,
     counts: impl Fn(AttentionKind) -> bool,

@@ -80,7 +80,7 @@ fn topic() -> TopicFacts {
 
 fn database() -> DatabaseFacts {
     DatabaseFacts {
-        place: "database 'files' at db:5432 as 'file_service'".to_owned(),
+        location: "database 'files' at db:5432 as 'file_service'".to_owned(),
         connect_ms: 12,
         here_ahead_seconds: 0.1,
         product: None,
@@ -92,8 +92,8 @@ fn database() -> DatabaseFacts {
     }
 }
 
-fn good() -> Facts {
-    Facts {
+fn good() -> Examined {
+    Examined {
         settings: Ok(SettingsFacts {
             schema: "outbox".to_owned(),
             topics: 1,
@@ -114,7 +114,7 @@ fn good() -> Facts {
     }
 }
 
-fn with_database(change: impl FnOnce(&mut DatabaseFacts)) -> Facts {
+fn with_database(change: impl FnOnce(&mut DatabaseFacts)) -> Examined {
     let mut facts = good();
     change(
         facts
@@ -127,15 +127,15 @@ fn with_database(change: impl FnOnce(&mut DatabaseFacts)) -> Facts {
     facts
 }
 
-fn with_server(change: impl FnOnce(&mut ServerFacts)) -> Facts {
+fn with_server(change: impl FnOnce(&mut ServerFacts)) -> Examined {
     with_database(|database| change(database.server.as_mut().expect("facts")))
 }
 
-fn with_overview(change: impl FnOnce(&mut Overview)) -> Facts {
+fn with_overview(change: impl FnOnce(&mut Overview)) -> Examined {
     with_database(|database| change(database.overview.as_mut().expect("facts")))
 }
 
-fn with_topic(change: impl FnOnce(&mut TopicFacts)) -> Facts {
+fn with_topic(change: impl FnOnce(&mut TopicFacts)) -> Examined {
     let mut facts = good();
     let topics = facts.kafka.as_mut().expect("facts").as_mut();
     change(&mut topics.expect("a login")[0]);
@@ -147,7 +147,7 @@ fn problem(class: ProblemClass, message: &str) -> Problem {
 }
 
 /// Codes that are not ok, with their outcomes.
-fn findings(facts: &Facts, moment: Moment) -> Vec<(Code, Outcome)> {
+fn findings(facts: &Examined, moment: Moment) -> Vec<(Code, Outcome)> {
     let findings = check(facts, moment).findings.into_iter();
     findings
         .filter(|finding| finding.outcome != Outcome::Ok)
@@ -156,7 +156,7 @@ fn findings(facts: &Facts, moment: Moment) -> Vec<(Code, Outcome)> {
 }
 
 #[track_caller]
-fn assert_only(facts: &Facts, code: Code, outcome: Outcome, part: &str) {
+fn assert_only(facts: &Examined, code: Code, outcome: Outcome, part: &str) {
     assert_eq!(findings(facts, Moment::Running), [(code, outcome)]);
     let findings = check(facts, Moment::Running).findings;
     let found = findings.iter().find(|finding| finding.code == code);
@@ -496,7 +496,7 @@ fn statements_that_fail_after_the_login_are_a_fault() {
 
 #[test]
 fn settings_that_cannot_be_read_skip_everything_else() {
-    let facts = Facts {
+    let facts = Examined {
         settings: Err(problem(
             ProblemClass::InvalidSettings,
             "spec.topics: at most 16",

@@ -110,22 +110,7 @@ fn timestamps(topic: &TopicFacts) -> Finding {
     else {
         return unreadable(code);
     };
-    let known = [
-        ("retention.ms", limits.retention_ms),
-        (
-            "message.timestamp.before.max.ms",
-            limits.timestamp_before_max_ms,
-        ),
-        (
-            "message.timestamp.difference.max.ms",
-            limits.timestamp_difference_max_ms,
-        ),
-    ];
-    let short = known
-        .iter()
-        .filter_map(|(name, ms)| Some((name, (*ms)?)))
-        .filter(|(_, ms)| *ms < TIMESTAMP_AGE_MIN_MS);
-    let short: Vec<String> = short.map(|(name, ms)| format!("{name}={ms}")).collect();
+    let short = short_limits(limits);
     if short.is_empty() {
         return Finding::ok(code, "rows that waited for an hour keep their time");
     }
@@ -135,4 +120,20 @@ fn timestamps(topic: &TopicFacts) -> Finding {
         short.join(", ")
     );
     Finding::warning(code, message)
+}
+
+/// Limits that rows can exceed in an outage, as `name=value`.
+fn short_limits(limits: TopicLimits) -> Vec<String> {
+    let before_max = limits.timestamp_before_max_ms;
+    let difference_max = limits.timestamp_difference_max_ms;
+    let known = [
+        ("retention.ms", limits.retention_ms),
+        ("message.timestamp.before.max.ms", before_max),
+        ("message.timestamp.difference.max.ms", difference_max),
+    ];
+    let is_short = |ms: &u64| *ms < TIMESTAMP_AGE_MIN_MS;
+    let short = known
+        .into_iter()
+        .filter_map(|(name, ms)| Some((name, ms.filter(is_short)?)));
+    short.map(|(name, ms)| format!("{name}={ms}")).collect()
 }

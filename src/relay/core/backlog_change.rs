@@ -102,8 +102,8 @@ impl ReportedBacklog {
         self.depth?.oldest_us
     }
 
-    /// Upper bound of the time at which the oldest row was written. A `created_at` that is ahead says nothing
-    /// about that, so the time counts at which rows were first seen to wait.
+    /// Upper bound of the time at which the oldest row was written. A `created_at` that is ahead
+    /// says nothing about that, so the time counts at which rows were first seen to wait.
     fn written_by(
         &self,
         created_at_us: Option<i64>,
