@@ -5,6 +5,7 @@ pub mod checks;
 pub mod codes;
 pub mod facts;
 pub mod gather;
+pub mod job;
 pub mod report;
 
 pub use codes::Code;

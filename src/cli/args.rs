@@ -209,9 +209,31 @@ pub struct DoctorArgs {
     /// payloads, but names of hosts, users and topics.
     #[arg(long, value_name = "FILE")]
     pub bundle: Option<PathBuf>,
+    /// Print a Job, and a ConfigMap with the manifest, that make the checks where a relay would
+    /// run. The Job reads the Secrets of the namespace.
+    #[arg(long, requires = "manifest", conflicts_with_all = ["bundle", "settings"])]
+    pub print_job: bool,
+    /// Image of that Job, unless the manifest has template.image.
+    #[arg(long, value_name = "IMAGE", requires = "print_job")]
+    pub image: Option<String>,
 }
 
 impl DoctorArgs {
+    /// Arguments that a Job repeats.
+    pub(super) fn options_of_job(&self) -> Vec<String> {
+        let mut options = vec!["--cluster-name".to_owned(), self.cluster_name.clone()];
+        if self.pre {
+            options.push("--pre".to_owned());
+        }
+        if self.fail_on == Threshold::Warning {
+            options.extend(["--fail-on".to_owned(), "warning".to_owned()]);
+        }
+        if let Some(wait) = self.wait {
+            options.extend(["--wait".to_owned(), format!("{}s", wait.as_secs())]);
+        }
+        options
+    }
+
     /// When the checks are made.
     pub(super) fn moment(&self) -> Moment {
         if self.pre {

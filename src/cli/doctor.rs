@@ -7,9 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kube::Resource;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{
+    api::OutboxRelay,
     cli::{
         CliError, Exit,
         args::{DoctorArgs, DoctorCommand},
@@ -19,8 +22,14 @@ use crate::{
         Code, Report, Threshold,
         checks::{Moment, check},
         gather::gather,
+        job,
     },
-    settings::{RelaySettings, source::SettingsSource},
+    manifest,
+    report::{Problem, ProblemClass},
+    settings::{
+        RelaySettings,
+        source::{SettingsSource, SettingsSourceError},
+    },
 };
 
 /// Pause between two attempts with `--wait`.
@@ -45,6 +54,10 @@ struct Bundle<'a> {
 pub(super) async fn doctor(arguments: DoctorArgs, out: &mut impl Write) -> Result<Exit, CliError> {
     if let Some(DoctorCommand::Explain { code }) = arguments.command {
         explain(code, out)?;
+        return Ok(Exit::Done);
+    }
+    if arguments.print_job {
+        print_job(&arguments, out)?;
         return Ok(Exit::Done);
     }
     let patience = Patience {
@@ -96,6 +109,35 @@ fn explain(code: Code, out: &mut impl Write) -> Result<(), CliError> {
         code.explanation()
     );
     Ok(out.write_all(text.as_bytes())?)
+}
+
+/// Writes the objects as YAML. The manifest in them has no Secrets.
+fn print_job(arguments: &DoctorArgs, out: &mut impl Write) -> Result<(), CliError> {
+    let file = arguments.common.config.manifest.as_deref();
+    let (relay, projections) =
+        manifest::load_relay(file.unwrap_or(Path::new(""))).map_err(SettingsSourceError::from)?;
+    let image = relay.spec.template.image.as_ref();
+    let image = arguments.image.as_ref().or(image).ok_or_else(no_image)?;
+    let text = yaml(&json!({
+        "apiVersion": OutboxRelay::api_version(&()),
+        "kind": OutboxRelay::kind(&()),
+        "metadata": {"name": relay.metadata.name, "namespace": relay.metadata.namespace},
+        "spec": relay.spec,
+    }));
+    let options = arguments.options_of_job();
+    for object in job::objects(&relay, &text, &projections, image, &options) {
+        write!(out, "---\n{}", yaml(&object))?;
+    }
+    Ok(())
+}
+
+fn no_image() -> Problem {
+    let message = "no image is known: set --image, or template.image in the manifest";
+    Problem::new(ProblemClass::InvalidSettings, message)
+}
+
+fn yaml(value: &Value) -> String {
+    serde_yaml::to_string(value).expect("plain data of our own")
 }
 
 fn write_bundle(file: &Path, report: &Report, source: &SettingsSource) -> Result<(), CliError> {

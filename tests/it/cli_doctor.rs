@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::batch::v1::Job;
 use outbox_relay::settings::{OnPoison, RelaySettings, TlsMode, TopicSettings};
 use serde_json::Value;
 
@@ -10,6 +11,8 @@ use crate::{
     cli::{outbox_relay, stderr, with_settings},
     harness::{
         kafka::{create_topic_with, delete_topic, topic_name},
+        kubernetes::{Namespace, kubectl, manifest},
+        pods,
         postgres::{Database, execute},
         relay::{Relay, until},
     },
@@ -234,4 +237,42 @@ async fn a_manifest_is_judged_and_a_code_explained_without_servers() {
     let unknown = run("doctor explain Nothing".to_owned());
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("ConnectionLimit"), "{unknown:?}");
+}
+
+/// Takes more than 20 s where the image of the programs is packed first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_makes_the_checks_before_the_first_migration() {
+    let (ns, database, topic) = (
+        Namespace::create().await,
+        Database::create(15).await,
+        topic_name("doctor"),
+    );
+    create_topic_with(&topic, 1, &[]).await;
+    pods::good_credentials(&ns, &database).await;
+    let mut relay = manifest();
+    pods::real(&mut relay, &database, &topic);
+    relay["metadata"]["namespace"] = ns.name.clone().into();
+    let file = std::env::temp_dir().join(format!("{}_manifest.yaml", database.name));
+    std::fs::write(&file, relay.to_string()).expect("written");
+
+    let command = format!("doctor --manifest {} --pre --print-job", file.display());
+    let printed = outbox_relay(&command.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let objects = String::from_utf8_lossy(&printed.stdout);
+    kubectl(&["apply", "-f", "-"], &objects);
+    let job = until("the Job to end", async || {
+        let job: Job = ns.get("file-service-doctor").await;
+        let status = job.status?;
+        (status.succeeded.is_some() || status.failed.is_some()).then_some(status)
+    })
+    .await;
+    let log = kubectl(&["logs", "-n", &ns.name, "job/file-service-doctor"], "");
+    assert_eq!(job.succeeded, Some(1), "{log}");
+    for line in [
+        "ok       DatabaseLogin",
+        "ok       MigrationRights",
+        "ok       KafkaLogin",
+    ] {
+        assert!(log.contains(line), "{log}");
+    }
+    delete_topic(&topic).await;
 }
