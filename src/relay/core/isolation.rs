@@ -25,6 +25,7 @@ use std::{
 pub use bisect::ProbeKind;
 
 use crate::{
+    event_labels::EventLabels,
     outbox::{Lane, OutboxRow, RowFault, RowIdentity, TextColumn},
     relay::core::{
         excluded::Excluded,
@@ -122,6 +123,8 @@ pub struct RejectedRow {
     pub disposition: Disposition,
     /// Why it was not sent at all; `None` if it was.
     pub fault: Option<RowFault>,
+    /// For the log.
+    pub labels: EventLabels,
 }
 
 /// Class of a row that cannot become a record. Without a fault, it is larger than its topic takes.

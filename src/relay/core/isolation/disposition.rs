@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    event_labels::EventLabels,
     outbox::{Lane, OutboxRow, Parked, ParkedKey, RowIdentity, TextColumn},
     relay::core::{
         Core,
@@ -52,6 +53,7 @@ impl Core {
             attempts,
             disposition: self.routes.on_poison(topic).into(),
             fault: row.fault(),
+            labels: EventLabels::of_row(row.text().event_type, row.text().headers),
         });
     }
 
