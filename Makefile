@@ -7,6 +7,14 @@ rig := tests/rig/rig
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+.PHONY: quickstart
+quickstart: ## PostgreSQL, Kafka and a relay, without Kubernetes, end to end in a minute: KEEP=1 to look around
+	@quickstart/run
+
+.PHONY: quickstart-stop
+quickstart-stop: ## Stops what `make quickstart KEEP=1` left
+	@quickstart/run stop
+
 .PHONY: demo
 demo: ## Two services of an essay platform, end to end, in a minute: DEMO_SECONDS=60 KEEP=1 to look around
 	@demo/run
