@@ -27,6 +27,10 @@ demo-stop: ## Removes what `make demo KEEP=1` left, and stops it
 test: ## All tests, against real servers: installs, builds and starts what they need
 	@tests/all
 
+.PHONY: test-quick
+test-quick: ## What needs no server: format, lints, unit tests, the model, pages, generated files. Minutes
+	@tests/all check quick
+
 .PHONY: check
 check: ## Format, lints, dependencies, shell scripts, links of the documentation
 	@tests/check
