@@ -24,6 +24,7 @@ mod cli_adopt;
 mod cli_parked;
 mod cli_relay;
 mod command_line;
+mod compose_and_kind;
 mod connecting;
 mod connecting_causes;
 mod contract;
