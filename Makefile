@@ -98,6 +98,18 @@ rig-up: ## Starts PostgreSQL 15 to 18, PgBouncer, Kafka 4.3 and 3.8, and Kuberne
 rig-down: ## Stops them; their data stays
 	$(rig) down
 
+.PHONY: release
+release: ## Makes dist/: image, chart, manifests, programs, sums, signed with MINISIGN_KEY; no container engine needed
+	@release/build
+
+.PHONY: publish
+publish: ## Pushes image and chart of dist/: REGISTRY=host:port/path
+	@release/publish $(REGISTRY)
+
+.PHONY: test-long
+test-long: ## What is too long for make test: the Dockerfile's image, end to end with it, make release and make publish
+	@tests/all image release
+
 .PHONY: image
 image: ## Packs target/release as localhost/outbox-relay:dev into the rig's cluster; no container engine needed
 	cargo build --release --bins

@@ -89,5 +89,6 @@ mod secret_rotation;
 mod server_refusals;
 mod setup_page;
 mod stop_signals;
+mod versions;
 mod writer_locks;
 mod writer_payloads;
