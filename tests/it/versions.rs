@@ -25,13 +25,7 @@ fn versions_after<'t>(text: &'t str, before: &str) -> Vec<&'t str> {
 
 /// Files, and what a version follows there. Each occurs at least once.
 const NAMED: &[(&str, &[&str])] = &[
-    (
-        "README.md",
-        &[
-            "| Status | ",
-            "--version ",
-        ],
-    ),
+    ("README.md", &["| Status | ", "--version "]),
     (
         "docs/setup.md",
         &["outbox-relay:", "--version ", "outbox-operator-"],
