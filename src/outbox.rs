@@ -34,8 +34,8 @@ pub use server_product::{UnsupportedProduct, check_product};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
     BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneBacklog, LaneGapScan,
-    LaneRead, LaneWatermark, Operation, Others, Parked, ParkedKey, ParkedRow, ParkedRows, Pools,
-    READER_OPTIONS, Resumed, SettleRow, Store, StoreError, StoreErrorSource, Survey, TableWide,
-    WantedRow,
+    LaneRead, LaneWatermark, Operation, Others, Parked, ParkedDigest, ParkedKey, ParkedReading,
+    ParkedRow, ParkedRows, Pools, READER_OPTIONS, Resumed, SettleRow, Store, StoreError,
+    StoreErrorSource, Survey, TableWide, WantedParked, WantedRow,
 };
 pub use unit_of_work::{Connections, Statement, UnitOfWork};

@@ -219,13 +219,9 @@ impl Core {
             by_aggregate_type,
             ..
         } = self.routes.filter(|topic| self.topics[topic].is_parked());
-        let mut keys = Vec::new();
-        for (topic, key) in self.isolation.parked_keys() {
-            keys.push((self.routes.name(topic).to_owned(), key.to_owned()));
-        }
-        (!topics.is_empty() || !keys.is_empty()).then_some(ParkedRows {
+        let are_any = !topics.is_empty() || self.isolation.any_key_is_parked();
+        are_any.then_some(ParkedRows {
             topics,
-            keys,
             by_event_type,
             by_aggregate_type,
         })

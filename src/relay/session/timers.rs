@@ -33,6 +33,9 @@ const SCHEMA_CHECK_EVERY: Duration = Duration::from_secs(30);
 const PURGE_EVERY: Duration = Duration::from_secs(2);
 /// A periodic read takes at most this part of the database's time: one in a hundred.
 const READ_TIME_DIVISOR: u32 = 100;
+/// Pause between two reads of what is parked, for each parked key. The database looks at 100,000 in
+/// about 50 ms.
+const PARKED_PAUSE_PER_KEY: Duration = Duration::from_micros(25);
 /// Time after the last row for which rows count as being published.
 const BUSY_AFTER_ROW: Duration = Duration::from_secs(5);
 /// Pause after a failure of the database.
@@ -50,6 +53,8 @@ pub(super) struct Timers {
     pub(super) lease_deadline: Instant,
     pub(super) reports: Instant,
     pub(super) lease_round: Instant,
+    /// From when on a round of the lease reads what is parked.
+    pub(super) parked: Instant,
     pub(super) renewal: Instant,
     pub(super) tick: Instant,
     pub(super) backlog: Instant,
@@ -73,6 +78,7 @@ impl Timers {
             lease_deadline: lease_deadline(now),
             reports: now,
             lease_round: now,
+            parked: now,
             renewal: now + RENEW_EVERY,
             tick: now,
             backlog: now,
@@ -95,6 +101,11 @@ impl Timers {
     /// A round of the lease ended; the next one begins after `pause`.
     pub(super) fn lease_round_ended(&mut self, now: Instant, pause: Duration) {
         self.lease_round = now + pause;
+    }
+
+    /// What is parked was read: this number of keys and topics.
+    pub(super) fn parked_read(&mut self, listed: u32, now: Instant) {
+        self.parked = now + PARKED_PAUSE_PER_KEY * listed;
     }
 
     /// A fetch brought rows.
