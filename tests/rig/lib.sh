@@ -38,6 +38,8 @@ packages() { # PROGRAM:PACKAGE...: installs Debian's packages whose program is m
 		apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 	fi
 }
+network_programs=(ss:iproute2)
+if [ $HOST != 127.0.0.1 ]; then network_programs+=(ip:iproute2 nft:nftables); fi
 
 # Processes. A pid file holds the pid and when that process started, so that neither a reused pid nor a
 # process that has ended and waits to be reaped is taken for ours.
