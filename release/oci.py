@@ -2,6 +2,7 @@
 """Layouts of OCI, as folders.
 
   oci.py digest LAYOUT                    of its first manifest
+  oci.py config LAYOUT                    what an image's runtime gets
   oci.py unpack LAYOUT FOLDER [PREFIX]    the files of an image whose paths begin so
   oci.py chart TGZ CHART_YAML LAYOUT      makes the layout of a Helm chart, as `helm push` would, without the time
 """
@@ -86,5 +87,7 @@ if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     if command == "digest":
         print(manifest(arguments[0])[0]["digest"])
+    elif command == "config":
+        print(blob(arguments[0], manifest(arguments[0])[1]["config"]["digest"]).read_text())
     else:
         {"unpack": unpack, "chart": chart}[command](*arguments)
