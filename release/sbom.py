@@ -2,8 +2,8 @@
 """The bill of materials of both programs, as CycloneDX: sbom.py PROGRAM VERSION <METADATA
 
 METADATA is what `cargo metadata --locked --filter-platform TARGET` prints. Listed are the crates that the
-programs are linked from, and the C libraries inside them, whose versions are read in PROGRAM itself.
-Crates that only run while building are not listed.
+programs are linked from, and the C libraries inside them: OpenSSL, whose version PROGRAM has, and those
+whose sources crates carry. Crates that only run while building are not listed.
 """
 
 import json
@@ -11,11 +11,8 @@ import re
 import sys
 from pathlib import Path
 
-# What each C library writes into a program about itself.
-LIBRARIES = {
-    "openssl": (rb"OpenSSL (\d+\.\d+\.\d+[a-z]?) +\d+ [A-Z][a-z]{2} \d{4}", "Apache-2.0"),
-    "zlib": (rb"deflate (\d+\.\d+(?:\.\d+)*) Copyright", "Zlib"),
-}
+# What OpenSSL writes into a program about itself.
+OPENSSL = rb"OpenSSL (\d+\.\d+\.\d+[a-z]?) +\d+ [A-Z][a-z]{2} \d{4}"
 
 
 def linked(metadata):
@@ -68,19 +65,33 @@ def library(name, version, licence):
     }
 
 
+def version_of_zlib(package):
+    header = Path(package["manifest_path"]).parent / "src/zlib/zlib.h"
+    return re.search(r'#define ZLIB_VERSION "([^"]+)"', header.read_text())[1]
+
+
+def version_behind_plus(package):
+    """Some crates have the version of the C library whose sources they carry behind a plus sign."""
+    return package["version"].split("+")[1].removeprefix("zstd.")
+
+
+# Crate, C library, its licence, where its version is.
+CARRIED = {
+    "libz-sys": ("zlib", "Zlib", version_of_zlib),
+    "rdkafka-sys": ("librdkafka", "BSD-2-Clause", version_behind_plus),
+    "zstd-sys": ("zstd", "BSD-3-Clause", version_behind_plus),
+}
+
+
 def libraries(program, packages):
-    found = []
-    for name, (pattern, licence) in LIBRARIES.items():
-        match = re.search(pattern, program)
-        if not match:
-            raise SystemExit(f"sbom.py: no {name} in the program")
-        found.append(library(name, match[1].decode(), licence))
+    openssl = re.search(OPENSSL, program)
+    if not openssl:
+        raise SystemExit("sbom.py: OpenSSL is not linked into the program")
+    found = [library("openssl", openssl[1].decode(), "Apache-2.0")]
     for package in packages:
-        # Such crates carry the sources of a C library, and its version behind a plus sign.
-        if package["name"] in ("rdkafka-sys", "zstd-sys"):
-            name = {"rdkafka-sys": "librdkafka", "zstd-sys": "zstd"}[package["name"]]
-            version = package["version"].split("+")[1].removeprefix("zstd.")
-            found.append(library(name, version, {"librdkafka": "BSD-2-Clause", "zstd": "BSD-3-Clause"}[name]))
+        if package["name"] in CARRIED:
+            name, licence, version = CARRIED[package["name"]]
+            found.append(library(name, version(package), licence))
     return found
 
 
