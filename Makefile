@@ -7,6 +7,14 @@ rig := tests/rig/rig
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+.PHONY: quickstart
+quickstart: ## PostgreSQL, Kafka and a relay, without Kubernetes, end to end in a minute: KEEP=1 to look around
+	@quickstart/run
+
+.PHONY: quickstart-stop
+quickstart-stop: ## Stops what `make quickstart KEEP=1` left
+	@quickstart/run stop
+
 .PHONY: demo
 demo: ## Two services of an essay platform, end to end, in a minute: DEMO_SECONDS=60 KEEP=1 to look around
 	@demo/run
@@ -18,6 +26,10 @@ demo-stop: ## Removes what `make demo KEEP=1` left, and stops it
 .PHONY: test
 test: ## All tests, against real servers: installs, builds and starts what they need
 	@tests/all
+
+.PHONY: test-quick
+test-quick: ## What needs no server: format, lints, unit tests, the model, pages, generated files. Minutes
+	@tests/all check quick
 
 .PHONY: check
 check: ## Format, lints, dependencies, shell scripts, links of the documentation
@@ -85,6 +97,18 @@ rig-up: ## Starts PostgreSQL 15 to 18, PgBouncer, Kafka 4.3 and 3.8, and Kuberne
 .PHONY: rig-down
 rig-down: ## Stops them; their data stays
 	$(rig) down
+
+.PHONY: release
+release: ## Makes dist/: image, chart, manifests, programs, sums, signed with MINISIGN_KEY; no container engine needed
+	@release/build
+
+.PHONY: publish
+publish: ## Pushes image and chart of dist/: REGISTRY=host:port/path
+	@release/publish $(REGISTRY)
+
+.PHONY: test-long
+test-long: ## What is too long for make test: the Dockerfile's image, end to end with it, make release and make publish
+	@tests/all image release
 
 .PHONY: image
 image: ## Packs target/release as localhost/outbox-relay:dev into the rig's cluster; no container engine needed

@@ -6,6 +6,7 @@ mod bell;
 pub mod connect;
 mod ctid;
 mod database_clock;
+pub mod doctor;
 pub mod error;
 mod ids;
 pub mod migrate;
@@ -34,8 +35,8 @@ pub use server_product::{UnsupportedProduct, check_product};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
     BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneBacklog, LaneGapScan,
-    LaneRead, LaneWatermark, Operation, Others, Parked, ParkedKey, ParkedRow, ParkedRows, Pools,
-    READER_OPTIONS, Resumed, SettleRow, Store, StoreError, StoreErrorSource, Survey, TableWide,
-    WantedRow,
+    LaneRead, LaneWatermark, Operation, Others, Parked, ParkedDigest, ParkedKey, ParkedReading,
+    ParkedRow, ParkedRows, Pools, READER_OPTIONS, Resumed, SettleRow, Store, StoreError,
+    StoreErrorSource, Survey, TableWide, WantedParked, WantedRow,
 };
 pub use unit_of_work::{Connections, Statement, UnitOfWork};

@@ -54,6 +54,12 @@ use crate::api::{
     printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.backlog.rows"),
     printcolumn(name = "Oldest", type_ = "date", json_path = ".status.backlog.oldestAt"),
     printcolumn(name = "Breaker", type_ = "string", json_path = ".status.breaker"),
+    printcolumn(
+        name = "Rate",
+        type_ = "integer",
+        json_path = ".status.publishedPerSecond",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = (
         "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && \

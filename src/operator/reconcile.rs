@@ -33,7 +33,7 @@ use crate::{
             cache::{Recalled, Snapshot},
             manifest::Manifest,
             observe::{ObserveError, Observed, observe, relay_reports},
-            plan::{History, Plan, RelayPlan, ScalingMemory, change, plan, progress},
+            plan::{History, Plan, RelayPlan, ScalingMemory, change, load, plan, progress},
             status::{
                 PendingEvent, StatusInputs, assess, carried_out_generation, not_observed,
                 write_status,
@@ -134,9 +134,10 @@ impl Operator {
         Box::pin(self.publish(&target, &manifest.status, &status, events)).await?;
         applied.into_result().map_err(StepError::Apply)?;
 
+        let requeue = load::requeue(plan.requeue(), &status, &observed.reports);
         manifest.status = status;
         self.keep(key, recalled, manifest, observed);
-        Ok(plan.requeue())
+        Ok(requeue)
     }
 
     /// Returns the manifest with the status as this operator wrote it, from the cache or the API

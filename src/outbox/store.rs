@@ -32,10 +32,11 @@ use statements::Statements;
 
 pub use error::{StoreError, StoreErrorSource};
 pub use operation::Operation;
-pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
+pub use parking::{Parked, ParkedDigest, ParkedKey, ParkedReading, ParkedRow, TableWide};
 pub use plans::{
     BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneBacklog, LaneGapScan,
-    LaneRead, LaneWatermark, Others, ParkedRows, Resumed, SettleRow, Survey, WantedRow,
+    LaneRead, LaneWatermark, Others, ParkedRows, Resumed, SettleRow, Survey, WantedParked,
+    WantedRow,
 };
 
 /// Session settings of the connections that read lanes. Without statistics the planner would rather

@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    outbox::{Grant, Lane, LaneWatermark, Parked, RowId, Store, StoreError},
+    outbox::{Grant, Lane, LaneWatermark, ParkedReading, RowId, Store, StoreError, WantedParked},
     relay::core::{
         lane_share::{Health, LEASE_TTL, LaneMoves, Share, lane_moves, share},
         watermarks::XidTick,
@@ -33,6 +33,8 @@ pub(super) struct LeaseRound {
     pub(super) health: Health,
     /// Whether the relay may take more lanes.
     pub(super) claims: Claims,
+    /// Whether to read what is parked, although no lane is claimed.
+    pub(super) parked: WantedParked,
 }
 
 impl LeaseRound {
@@ -73,12 +75,13 @@ pub(super) struct HeldLease {
     pub(super) give_back: u32,
     /// Whether lanes are on their way from one relay to another.
     pub(super) lane_moves: LaneMoves,
-    pub(super) parked: ParkedLanes,
+    /// What is parked, if it was read.
+    pub(super) parked: Option<ParkedLanes>,
 }
 
 /// What is parked in some lanes.
 pub(super) struct ParkedLanes {
-    pub(super) parked: Parked,
+    pub(super) reading: ParkedReading,
     /// Lanes that were read.
     pub(super) lanes: Vec<Lane>,
     /// When the read began.
@@ -128,7 +131,7 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
 
 /// What a round found out about the lanes.
 struct Balance {
-    parked: ParkedLanes,
+    parked: Option<ParkedLanes>,
     granted: Vec<Grant>,
     /// How many lanes to drain.
     give_back: u32,
@@ -181,19 +184,20 @@ async fn release(store: &Store, round: &LeaseRound) -> Result<(), StoreError> {
         .await
 }
 
-/// Compares our share with those of the other relays, and reads what is parked in our lanes.
+/// Compares our share with those of the other relays, and reads what is parked in our lanes if that
+/// is wanted, or if we claim more.
 async fn rebalance(store: &Store, round: &LeaseRound) -> Result<Balance, StoreError> {
     let (kept, read_at) = (round.kept_lanes(), Instant::now());
     if round.claims == Claims::Stopped {
-        let parked = read_parked(store, kept).await?;
+        let parked = read_if_wanted(store, kept, round.parked).await?;
         return Ok(Balance::unchanged(parked));
     }
-    let (survey, parked) = store.survey(round.instance, &kept).await?;
-    let parked = ParkedLanes {
-        parked,
+    let (survey, reading) = store.survey(round.instance, &kept, round.parked).await?;
+    let parked = reading.map(|reading| ParkedLanes {
+        reading,
         lanes: kept.clone(),
         read_at,
-    };
+    });
     let share = share(survey, round.owned, round.health);
     let balance = match share {
         Share::Keep => Balance::unchanged(parked),
@@ -220,7 +224,8 @@ async fn claim(
     let lanes = kept
         .into_iter()
         .chain(granted.iter().map(|grant| grant.lane));
-    let parked = read_parked(store, lanes.collect()).await?;
+    let wanted = WantedParked::Unless(None);
+    let parked = read_if_wanted(store, lanes.collect(), wanted).await?;
     Ok(Balance {
         granted,
         ..Balance::unchanged(parked)
@@ -229,7 +234,7 @@ async fn claim(
 
 impl Balance {
     /// No lane is claimed, and none is to be drained.
-    fn unchanged(parked: ParkedLanes) -> Self {
+    fn unchanged(parked: Option<ParkedLanes>) -> Self {
         Self {
             parked,
             granted: Vec::new(),
@@ -239,11 +244,18 @@ impl Balance {
     }
 }
 
-async fn read_parked(store: &Store, lanes: Vec<Lane>) -> Result<ParkedLanes, StoreError> {
+async fn read_if_wanted(
+    store: &Store,
+    lanes: Vec<Lane>,
+    wanted: WantedParked,
+) -> Result<Option<ParkedLanes>, StoreError> {
+    let WantedParked::Unless(known) = wanted else {
+        return Ok(None);
+    };
     let read_at = Instant::now();
-    Ok(ParkedLanes {
-        parked: store.parked(&lanes).await?,
+    Ok(Some(ParkedLanes {
+        reading: store.parked(&lanes, known).await?,
         lanes,
         read_at,
-    })
+    }))
 }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use crate::relay::session::shutdown::SessionEnd;
 use crate::{
-    outbox::{Lane, Store, StoreError},
+    outbox::{Lane, ParkedDigest, Store, StoreError},
     relay::{
         RunOptions,
         connect::{Connected, Registration},
@@ -87,6 +87,8 @@ pub(super) struct Session<'a> {
     line: BellLine,
     timers: Timers,
     clocks: Clocks,
+    /// What was parked when that was read last; `None`: it was not read yet.
+    known_parked: Option<ParkedDigest>,
     reporter: Reporter<'a>,
     /// Set once the session takes no new rows.
     shutdown: Option<Shutdown>,
@@ -144,6 +146,7 @@ impl<'a> Session<'a> {
             tasks: Tasks::default(),
             line: BellLine::new(&options.settings.database, now),
             timers: Timers::new(now),
+            known_parked: None,
             reporter,
             shutdown: None,
         }

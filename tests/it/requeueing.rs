@@ -6,7 +6,10 @@ use std::time::Duration;
 use outbox_relay::outbox::{Lane, schema::LEVEL};
 use sqlx::PgConnection;
 
-use crate::harness::postgres::{Database, execute, refused, value, values};
+use crate::{
+    harness::postgres::{Database, execute, refused, value, values},
+    parking,
+};
 
 /// Creates five rows of key f1 and five of f2 with ids 1 to 10 in turn. The relay has parked f1
 /// behind its first row.
@@ -327,11 +330,8 @@ on_each_server! {
         )
         .await;
         assert_eq!(
-            database
-                .store()
-                .parked(&Lane::all().collect::<Vec<_>>())
+            parking::parked(&database.store(), &Lane::all().collect::<Vec<_>>())
                 .await
-                .expect("read")
                 .keys
                 .len(),
             1

@@ -14,13 +14,13 @@ use crate::harness::{
 };
 
 /// A relay that reads a manifest. It is killed when this is dropped.
-struct Run {
+pub(crate) struct Run {
     child: Child,
     port: u16,
 }
 
 impl Run {
-    async fn start(manifest: &Path) -> Self {
+    pub(crate) async fn start(manifest: &Path) -> Self {
         let port = free_port().await;
         let child = Command::new(env!("CARGO_BIN_EXE_outbox-relay"))
             .args(["run", "--listen", &format!("127.0.0.1:{port}")])

@@ -10,7 +10,8 @@ PROGRAMS=${RIG_PROGRAMS:-$RIG/programs} # what install fetched and built; severa
 NET=10.244.0                            # pods get $NET.2 to $NET.199
 HOST=$NET.1                             # this machine, as pods reach it
 BRIDGE=rig0
-if [ $EUID != 0 ]; then HOST=127.0.0.1; fi # without root no pods
+SHIFT=${RIG_SHIFT:-0}                   # added to the ports; a rig whose ports are shifted has no pods and needs no root
+if [ $EUID != 0 ] || [ "$SHIFT" != 0 ]; then HOST=127.0.0.1; fi
 
 die() {
 	echo "rig: $*" >&2
@@ -30,12 +31,15 @@ packages() { # PROGRAM:PACKAGE...: installs Debian's packages whose program is m
 		if ! command -v "${pair%%:*}" >/dev/null; then missing+=("${pair#*:}"); fi
 	done
 	if [ ${#missing[@]} = 0 ]; then return; fi
+	if [ $EUID != 0 ]; then die "please install as root: apt-get install ${missing[*]}"; fi
 	export DEBIAN_FRONTEND=noninteractive
 	if ! apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1; then
 		apt-get update -qq
 		apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 	fi
 }
+network_programs=(ss:iproute2)
+if [ $HOST != 127.0.0.1 ]; then network_programs+=(ip:iproute2 nft:nftables); fi
 
 # Processes. A pid file holds the pid and when that process started, so that neither a reused pid nor a
 # process that has ended and waits to be reaped is taken for ours.
@@ -58,6 +62,7 @@ start() { # NAME COMMAND...: in the background and in a session of its own
 	if [ -e "$RIG/log/$name.log" ]; then mv -f "$RIG/log/$name.log" "$RIG/log/$name.log.old"; fi
 	setsid nohup "$@" >"$RIG/log/$name.log" 2>&1 </dev/null 9>&- &
 	record "$name" $!
+	disown # bash would print that a process was killed
 }
 stop() { # SIGNAL NAME...: all at once, the ones that are left after 20 seconds by force
 	local signal=$1 name i
@@ -107,10 +112,10 @@ ports_free() { # PORT...: waits a little for one that has just been killed
 listens() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; } # ADDRESS PORT
 
 # The bridge of the pods, made here so that servers can listen on its address before there is a cluster.
-# Nothing that a pod sends leaves this machine. Without root there is none.
+# Nothing that a pod sends leaves this machine. Without pods there is none.
 network() {
 	local other
-	if [ $EUID != 0 ]; then return; fi
+	if [ $HOST = 127.0.0.1 ]; then return; fi
 	other=$(ip -o -4 addr show to "$HOST/32" | awk -v bridge=$BRIDGE '$2 != bridge {print $2; exit}')
 	if [ -n "$other" ]; then die "$HOST is the address of $other already: remove that first (ip link del $other)"; fi
 	ip link show $BRIDGE >/dev/null 2>&1 || ip link add $BRIDGE type bridge
@@ -133,7 +138,7 @@ network() {
 	NFT
 }
 network_down() { # unless some server, maybe of another checkout, listens there
-	if [ $EUID != 0 ] || [ -n "$(ss -Hltn src "$HOST")" ]; then return; fi
+	if [ $HOST = 127.0.0.1 ] || [ -n "$(ss -Hltn src "$HOST")" ]; then return; fi
 	nft delete table inet rig 2>/dev/null || true
 	ip link del $BRIDGE 2>/dev/null || true
 }

@@ -122,7 +122,8 @@ impl CheckReport {
             && self.committed > 0
     }
 
-    pub(crate) fn print(&self, ledger: &Ledger) {
+    /// Prints the result, and the latencies of rows that were committed after `warm`.
+    pub(crate) fn print(&self, ledger: &Ledger, warm: Instant) {
         println!();
         println!("   rows committed    {:>8}", self.committed);
         println!(
@@ -139,39 +140,44 @@ impl CheckReport {
             "   duplicates        {:>8}   that no fault explains: {}",
             self.duplicates, self.unexplained
         );
-        print_latency(&ledger.rows(), ledger.last_fault().map(|fault| fault.began));
+        print_latency(&measured(&ledger.rows(), warm), ledger.last_fault());
     }
 }
 
-/// Prints latencies. The last third shows servers that are warm: in the first seconds brokers
-/// compile their code, and the first record of a relay to each partition goes alone.
-fn print_latency(rows: &[Row], fault_at: Option<Instant>) {
-    let latencies: Vec<(Instant, f64)> = rows.iter().filter_map(Row::latency_ms).collect();
-    let arrivals = || latencies.iter().map(|(arrived, _)| *arrived);
-    let (Some(first), Some(last)) = (arrivals().min(), arrivals().max()) else {
+/// Latency of a row whose record arrived.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Latency {
+    arrived: Instant,
+    milliseconds: f64,
+}
+
+/// Returns the latencies of the rows that were committed after `warm`.
+fn measured(rows: &[Row], warm: Instant) -> Vec<Latency> {
+    let is_measured = |row: &&Row| matches!(row.outcome, Outcome::Committed(at) if at.duration_since(warm) > Duration::ZERO);
+    rows.iter()
+        .filter(is_measured)
+        .filter_map(Row::latency_ms)
+        .map(|(arrived, milliseconds)| Latency {
+            arrived,
+            milliseconds,
+        })
+        .collect()
+}
+
+/// Prints latencies: while nothing was broken, which is until a fault, and of all rows.
+fn print_latency(latencies: &[Latency], fault: Option<Fault>) {
+    let of = |is_included: &dyn Fn(&Latency) -> bool| {
+        let included = latencies.iter().filter(|latency| is_included(latency));
+        percentiles(included.map(|latency| latency.milliseconds).collect())
+    };
+    let all = of(&|_| true);
+    let Some(fault) = fault else {
+        println!("   commit to consumer  {all}");
         return;
     };
-    let last_third = first + (last - first) * 2 / 3;
-    let of = |is_included: &dyn Fn(Instant) -> bool| {
-        percentiles(
-            latencies
-                .iter()
-                .filter(|(arrived, _)| is_included(*arrived))
-                .map(|(_, ms)| *ms)
-                .collect(),
-        )
-    };
-    println!("   commit to consumer  {}: all of it", of(&|_| true));
-    if let Some(fault_at) = fault_at {
-        println!(
-            "                       {}: until the relay was killed",
-            of(&|arrived| arrived < fault_at)
-        );
-    }
-    println!(
-        "                       {}: in the last third of the time, when servers are warm",
-        of(&|arrived| arrived >= last_third)
-    );
+    let before = of(&|latency| latency.arrived < fault.began);
+    println!("   commit to consumer  {before}: until the relay was killed");
+    println!("                       {all}: all of it");
 }
 
 fn percentiles(mut ms: Vec<f64>) -> String {
@@ -186,4 +192,41 @@ fn percentiles(mut ms: Vec<f64>) -> String {
         at(99),
         at(100)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(committed: Option<Instant>, arrived: Instant) -> Row {
+        let mut row = Row::new("topic", "key", 1, b"{}");
+        row.outcome = committed.map_or(Outcome::RolledBack, Outcome::Committed);
+        row.arrivals.push(Arrival {
+            topic: "topic".to_owned(),
+            partition: 0,
+            offset: 0,
+            key: b"key".to_vec(),
+            payload: b"{}".to_vec(),
+            headers: Vec::new(),
+            at: arrived,
+        });
+        row
+    }
+
+    #[test]
+    fn rows_of_the_warm_up_and_rows_that_were_rolled_back_are_not_measured() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let rows = [
+            row(Some(at(100)), at(900)),
+            row(Some(at(499)), at(504)),
+            row(None, at(700)),
+            row(Some(at(600)), at(607)),
+        ];
+        let latency = Latency {
+            arrived: at(607),
+            milliseconds: 7.0,
+        };
+        assert_eq!(measured(&rows, at(500)), [latency]);
+    }
 }

@@ -295,7 +295,7 @@ impl Context {
         match error {
             None => {
                 metrics.succeeded(took);
-                cache.clear_failures(key);
+                log_success(key, cache.clear_failures(key));
             }
             Some(error) => metrics.failed(took, error.class()),
         }
@@ -315,6 +315,19 @@ impl Context {
     }
 }
 
+/// Logs that a reconciliation succeeded after a number of failures in a row.
+fn log_success(key: &RelayKey, failures: u32) {
+    if failures > 0 {
+        let (namespace, name) = (&key.namespace, &key.name);
+        tracing::info!(
+            namespace,
+            name,
+            failures,
+            "resolved: a reconciliation succeeded again"
+        );
+    }
+}
+
 fn error_policy(relay: Arc<GuardedRelay>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let key = key_of(&relay);
     let failures = context.operator.cache.count_failure(&key);
@@ -322,16 +335,27 @@ fn error_policy(relay: Arc<GuardedRelay>, error: &ReconcileError, context: Arc<C
     let pause = retry_pause(error.class(), failures)
         .max(requested)
         .max(context.min_pause());
-    tracing::warn!(
-        namespace = key.namespace,
-        name = key.name,
-        class = error.class().name(),
-        failures,
-        ?pause,
-        error = error as &dyn std::error::Error,
-        "a reconciliation failed"
-    );
+    log_failure(&key, error, failures);
     Action::requeue(pause)
+}
+
+/// Logs the first of several failures in a row. Those that follow are in the metrics, and in the
+/// status of the OutboxRelay.
+fn log_failure(key: &RelayKey, error: &ReconcileError, failures: u32) {
+    let (namespace, name, class) = (&key.namespace, &key.name, error.class().name());
+    let error = error as &dyn std::error::Error;
+    if failures == 1 {
+        tracing::warn!(namespace, name, class, error, "a reconciliation failed");
+    } else {
+        tracing::debug!(
+            namespace,
+            name,
+            class,
+            failures,
+            error,
+            "a reconciliation failed again"
+        );
+    }
 }
 
 /// The pause after a number of failures in a row: it doubles up to the longest of the class.

@@ -198,9 +198,9 @@ impl Cache {
         })
     }
 
-    /// Records a reconciliation that succeeded.
-    pub(crate) fn clear_failures(&self, key: &RelayKey) {
-        self.update(key, |entry| entry.failures = 0);
+    /// Records a reconciliation that succeeded. Returns the failures in a row before it.
+    pub(crate) fn clear_failures(&self, key: &RelayKey) -> u32 {
+        self.update(key, |entry| std::mem::take(&mut entry.failures))
     }
 
     /// Returns the number of objects whose last reconciliation failed.

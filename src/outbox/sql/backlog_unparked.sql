@@ -1,10 +1,11 @@
 -- Counts like backlog.sql, but leaves out the rows of parked topics and keys, which wait for a
 -- person. It reads no more rows than the cap, so that many parked rows cost no more than many
 -- waiting ones. With more parked rows than that, the count is too small, and `capped` is true.
+-- A parked key is found by the digest that key_digest() computes.
 -- $1 lanes, $2 watermarks, $3 cap; $4 parked topics; $5 event type -> topic, $6 aggregate type ->
--- topic, $7 parked keys as {"<topic>\u001f<key>": 0}.
+-- topic.
 with filter as materialized (
-  select $4::text[] as topics, $5::text::jsonb as by_event_type, $6::text::jsonb as by_aggregate_type, $7::text::jsonb as keys
+  select $4::text[] as topics, $5::text::jsonb as by_event_type, $6::text::jsonb as by_aggregate_type
 ),
 looked as materialized (
   select m.created_at, m.topic, m.event_type, m.aggregate_type, m.key
@@ -21,7 +22,10 @@ looked as materialized (
 judged as (
   select
     looked.created_at,
-    destination.name = any (filter.topics) or jsonb_exists(filter.keys, destination.name || e'\x1f' || looked.key) as is_parked
+    destination.name = any (filter.topics) or exists (
+      select from @schema@.parked_key as p
+      where p.topic = destination.name and p.key_digest = sha256(convert_to(looked.key, 'UTF8'))
+    ) as is_parked
   from looked
   cross join filter
   cross join lateral (
@@ -31,10 +35,9 @@ judged as (
 select
   count(*) filter (where is_parked is not true) as depth,
   (
-    extract(epoch from least(
-      greatest(min(created_at) filter (where is_parked is not true), timestamptz '0001-01-01 00:00:00+00'),
-      timestamptz '9999-12-31 23:59:59.999999+00'
-    )) * 1000000
+    extract(epoch from min(
+      least(greatest(created_at, timestamptz '0001-01-01 00:00:00+00'), timestamptz '9999-12-31 23:59:59.999999+00')
+    ) filter (where is_parked is not true)) * 1000000
   )::bigint as oldest,
   count(*) >= $3 as capped
 from judged

@@ -11,8 +11,8 @@ use crate::{
         ids::{Lane, RowId},
         row::timestamp_us,
         store::{
-            Grant, LaneWatermark, Operation, Others, Parked, Store, StoreError, Survey, column,
-            execute, failed, lane_numbers, row, rows, tuple, tuples, xid,
+            Grant, LaneWatermark, Operation, Others, ParkedReading, Store, StoreError, Survey,
+            WantedParked, column, execute, failed, lane_numbers, row, rows, tuple, tuples, xid,
         },
         unit_of_work::{Statement, UnitOfWork},
     },
@@ -126,8 +126,9 @@ impl Store {
         execute(&self.pools.lease, Operation::ReleaseLanes, release).await
     }
 
-    /// Counts the live relays and the free lanes, and reads what is parked. `known` are the lanes
-    /// that this instance owns. One transaction, because an idle relay does little else.
+    /// Counts the live relays and the free lanes, and reads what is parked if that is wanted.
+    /// `known` are the lanes that this instance owns. One transaction, because an idle relay does
+    /// little else.
     ///
     /// # Errors
     /// Returns an error when the database fails.
@@ -138,14 +139,18 @@ impl Store {
         &self,
         instance: Uuid,
         known: &[Lane],
-    ) -> Result<(Survey, Parked), StoreError> {
+        wanted: WantedParked,
+    ) -> Result<(Survey, Option<ParkedReading>), StoreError> {
         let operation = Operation::SurveyLanes;
         let survey = query(self.statements.survey.clone())
             .bind(instance)
             .bind(lane_numbers(known));
         let mut work = self.pools.lease.begin().await.map_err(failed(operation))?;
         let row = work.row(survey).await.map_err(failed(operation))?;
-        let parked = self.read_parked(&mut work, known).await?;
+        let parked = match wanted {
+            WantedParked::No => None,
+            WantedParked::Unless(digest) => Some(self.read_parked(&mut work, known, digest).await?),
+        };
         work.commit().await.map_err(failed(operation))?;
         Ok((to_survey(tuple(operation, &row)?), parked))
     }

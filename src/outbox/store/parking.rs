@@ -30,6 +30,20 @@ pub struct Parked {
     pub topics: Vec<String>,
 }
 
+/// Stands for all that was parked in some lanes. Equal digests mean that nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParkedDigest(RowId);
+
+/// What a relay reads of the parked keys and topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedReading {
+    pub digest: ParkedDigest,
+    /// Number of parked keys and topics.
+    pub listed: u32,
+    /// The keys and topics; `None`: they have the digest that the relay knows.
+    pub changed: Option<Box<Parked>>,
+}
+
 /// A parked key: all its rows wait.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ParkedKey {
@@ -94,17 +108,22 @@ impl ParkingStatements {
 }
 
 impl Store {
-    /// Reads the parked keys of these lanes, and all parked topics.
+    /// Reads the parked keys of these lanes, and all parked topics, unless they have the digest
+    /// `known`.
     ///
     /// # Errors
     /// Returns an error when the database fails, or its answer cannot be decoded.
     ///
     /// # Cancel safety
     /// Cancel safe: it only reads.
-    pub async fn parked(&self, lanes: &[Lane]) -> Result<Parked, StoreError> {
-        let read = self.parked_statement(lanes);
+    pub async fn parked(
+        &self,
+        lanes: &[Lane],
+        known: Option<ParkedDigest>,
+    ) -> Result<ParkedReading, StoreError> {
+        let read = self.parked_statement(lanes, known);
         let rows = rows(&self.pools.lease, Operation::ReadParked, read).await?;
-        decode_parked(&rows)
+        decode_parked(&rows, known)
     }
 
     /// Reads like [`Self::parked`], in a transaction that has begun.
@@ -118,13 +137,16 @@ impl Store {
         &self,
         work: &mut UnitOfWork,
         lanes: &[Lane],
-    ) -> Result<Parked, StoreError> {
-        let rows = work.rows(self.parked_statement(lanes)).await;
-        decode_parked(&rows.map_err(failed(Operation::ReadParked))?)
+        known: Option<ParkedDigest>,
+    ) -> Result<ParkedReading, StoreError> {
+        let rows = work.rows(self.parked_statement(lanes, known)).await;
+        decode_parked(&rows.map_err(failed(Operation::ReadParked))?, known)
     }
 
-    fn parked_statement(&self, lanes: &[Lane]) -> Statement<'static> {
-        query(self.parking.parked.clone()).bind(lane_numbers(lanes))
+    fn parked_statement(&self, lanes: &[Lane], known: Option<ParkedDigest>) -> Statement<'static> {
+        query(self.parking.parked.clone())
+            .bind(lane_numbers(lanes))
+            .bind(known.map(|digest| digest.0))
     }
 
     /// Parks the key of a row that Kafka rejected. When the key is parked already, counts one more
@@ -211,10 +233,11 @@ impl Store {
     }
 }
 
-/// Columns of `sql/parked.sql`: topic, key, lane, attempts, id, event_id and class of the first
-/// row. A parked topic has only the first.
+/// Columns of `sql/parked.sql`: topic, key, lane, attempts, id and event_id of the first row, and
+/// class. A parked topic has only the first. The row of all has a number as attempts and a digest
+/// as id.
 type ParkedColumns = (
-    String,
+    Option<String>,
     Option<String>,
     Option<i16>,
     Option<i32>,
@@ -223,20 +246,35 @@ type ParkedColumns = (
     Option<String>,
 );
 
-/// Adds a row of `sql/parked.sql`: a parked topic, or a parked key.
-fn decode_parked(rows: &[PgRow]) -> Result<Parked, StoreError> {
+/// Decodes the rows of `sql/parked.sql`, of which the first stands for all.
+fn decode_parked(rows: &[PgRow], known: Option<ParkedDigest>) -> Result<ParkedReading, StoreError> {
     let operation = Operation::ReadParked;
+    let mut rows = tuples(operation, rows)?.into_iter();
+    let (digest, listed) = decode_digest(rows.next()).map_err(failed(operation))?;
     let mut parked = Parked::default();
-    for row in tuples(operation, rows)? {
+    for row in rows {
         add_parked(&mut parked, row).map_err(failed(operation))?;
     }
-    Ok(parked)
+    Ok(ParkedReading {
+        digest,
+        listed,
+        changed: (known != Some(digest)).then(|| Box::new(parked)),
+    })
 }
 
+fn decode_digest(row: Option<ParkedColumns>) -> Result<(ParkedDigest, u32), DecodeError> {
+    let Some((None, None, None, listed, Some(digest), None, None)) = row else {
+        return Err(DecodeError::Value);
+    };
+    Ok((ParkedDigest(digest), decode_attempts(listed)))
+}
+
+/// Adds a parked topic, or a parked key.
 fn add_parked(parked: &mut Parked, row: ParkedColumns) -> Result<(), DecodeError> {
     match row {
-        (topic, None, ..) => parked.topics.push(topic),
-        (topic, Some(key), lane, attempts, head_id, head_event_id, class) => {
+        (None, ..) => return Err(DecodeError::Value),
+        (Some(topic), None, ..) => parked.topics.push(topic),
+        (Some(topic), Some(key), lane, attempts, head_id, head_event_id, class) => {
             parked.keys.push(ParkedKey {
                 topic,
                 key,

@@ -7,6 +7,7 @@ use crate::outbox::{
     ids::{Lane, RowId, RowIdentity},
     row::OutboxRow,
     row_sql::FETCHED_BYTES_MAX,
+    store::parking::ParkedDigest,
 };
 
 /// Which rows a fetch reads.
@@ -101,6 +102,15 @@ fn keys_json(keys: &[(String, String)]) -> String {
     serde_json::Value::Object(object).to_string()
 }
 
+/// Whether a survey reads what is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WantedParked {
+    /// Nothing of it.
+    No,
+    /// All of it, unless it has this digest.
+    Unless(Option<ParkedDigest>),
+}
+
 /// Which rows to count as backlog.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BacklogPlan {
@@ -117,25 +127,17 @@ pub struct LaneBacklog {
     pub above: RowId,
 }
 
-/// Rows of parked topics and of parked keys.
+/// Rows of parked topics and of parked keys. The database knows which keys are parked.
 ///
 /// A row has the topic that it gives itself. Without one, the routes of its types decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedRows {
     /// Parked topics.
     pub topics: Vec<String>,
-    /// (topic, key).
-    pub keys: Vec<(String, String)>,
-    /// Event type -> parked topic; beats the aggregate type.
+    /// Event type -> topic; beats the aggregate type.
     pub by_event_type: BTreeMap<String, String>,
-    /// Aggregate type -> parked topic.
+    /// Aggregate type -> topic.
     pub by_aggregate_type: BTreeMap<String, String>,
-}
-
-impl ParkedRows {
-    pub(super) fn keys_json(&self) -> String {
-        keys_json(&self.keys)
-    }
 }
 
 /// A row to delete.
@@ -231,4 +233,13 @@ pub struct Depth {
     pub capped: bool,
     /// `created_at` of the oldest row, microseconds since 1970.
     pub oldest_us: Option<i64>,
+}
+
+impl Depth {
+    /// No row waits.
+    pub const EMPTY: Self = Self {
+        rows: 0,
+        capped: false,
+        oldest_us: None,
+    };
 }

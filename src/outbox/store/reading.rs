@@ -250,13 +250,12 @@ fn bind_filter<'q>(fetch: Statement<'q>, filter: &'q FetchFilter, scan_max: i32)
         .bind(&filter.declared)
 }
 
-/// Binds the rows that the backlog leaves out as `$4` to `$7`.
+/// Binds the rows that the backlog leaves out as `$4` to `$6`.
 fn bind_parked<'q>(backlog: Statement<'q>, parked: &'q ParkedRows) -> Statement<'q> {
     backlog
         .bind(&parked.topics)
         .bind(routes_json(&parked.by_event_type))
         .bind(routes_json(&parked.by_aggregate_type))
-        .bind(parked.keys_json())
 }
 
 /// Routes as an object: type -> topic.

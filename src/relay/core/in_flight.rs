@@ -288,11 +288,11 @@ impl InFlight {
         &self.large
     }
 
-    /// Whether a row of a lane with a lower id is with a producer.
+    /// Whether a row of a lane and of a topic, with a lower id, is with a producer.
     #[must_use]
-    pub fn has_sent_below(&self, lane: Lane, id: RowId) -> bool {
+    pub fn has_sent_below(&self, lane: Lane, id: RowId, topic: TopicIndex) -> bool {
         let mut below = self.lane(lane).range(..(id, Uuid::nil()));
-        below.any(|(_, slot)| self.sent_entry(*slot).is_some())
+        below.any(|(_, slot)| self.topic_of(*slot) == Some(topic))
     }
 
     /// Adds a row that goes to a producer. Returns `None`, and adds nothing, without room for it.

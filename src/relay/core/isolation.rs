@@ -25,6 +25,7 @@ use std::{
 pub use bisect::ProbeKind;
 
 use crate::{
+    event_labels::EventLabels,
     outbox::{Lane, OutboxRow, RowFault, RowIdentity, TextColumn},
     relay::core::{
         excluded::Excluded,
@@ -122,6 +123,8 @@ pub struct RejectedRow {
     pub disposition: Disposition,
     /// Why it was not sent at all; `None` if it was.
     pub fault: Option<RowFault>,
+    /// For the log.
+    pub labels: EventLabels,
 }
 
 /// Class of a row that cannot become a record. Without a fault, it is larger than its topic takes.
@@ -242,6 +245,8 @@ pub(super) struct Isolation {
     heads: BTreeMap<TopicIndex, RowIdentity>,
     lookups: VecDeque<Lookup>,
     paused: PausedKeys,
+    /// Whether the keys that are parked here are those that the database listed last.
+    parked_as_listed: bool,
     rejected: VecDeque<RejectedRow>,
     /// Rows of slow topics from the fetch that is being accepted.
     slow_rows: BTreeMap<TopicIndex, Vec<OutboxRow>>,
@@ -300,6 +305,11 @@ impl Isolation {
         !self.paused.is_empty()
     }
 
+    /// Number of paused keys.
+    pub(super) fn paused_keys_count(&self) -> usize {
+        self.paused.values().map(BTreeMap::len).sum()
+    }
+
     /// The key, if it is paused.
     pub(super) fn paused_key(&self, topic: TopicIndex, key: &str) -> Option<Arc<str>> {
         let (key, _) = self.paused.get(&topic)?.get_key_value(key)?;
@@ -328,12 +338,17 @@ impl Isolation {
             .is_some_and(PausedKey::is_parked)
     }
 
-    /// Keys that the database lists as parked.
-    pub(super) fn parked_keys(&self) -> impl Iterator<Item = (TopicIndex, &str)> {
-        self.paused.iter().flat_map(|(topic, keys)| {
-            let parked = keys.iter().filter(|(_, paused)| paused.is_parked());
-            parked.map(move |(key, _)| (*topic, &**key))
-        })
+    /// Whether the database lists any key as parked.
+    pub(super) fn any_key_is_parked(&self) -> bool {
+        let mut keys = self.paused.values().flat_map(BTreeMap::values);
+        keys.any(PausedKey::is_parked)
+    }
+
+    /// Number of keys that the database lists as parked in some lanes.
+    pub(super) fn parked_keys_count(&self, lanes: &[Lane]) -> usize {
+        let keys = self.paused.values().flat_map(BTreeMap::values);
+        let parked = keys.filter(|paused| paused.is_parked() && lanes.contains(&paused.lane));
+        parked.count()
     }
 
     /// Adds a row of a rejected batch to those that are looked up.
@@ -365,6 +380,8 @@ impl Isolation {
 
     /// Records that the key of a rejected row is parked.
     fn on_row_parked(&mut self, rejected: &RejectedRow, now: Instant) {
+        // A person may have ended it already: then the list has not changed.
+        self.parked_as_listed = false;
         let row = rejected.row;
         let paused = PausedKey {
             head: Some(row),

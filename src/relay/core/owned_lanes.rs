@@ -4,9 +4,13 @@ use std::{collections::BTreeMap, time::Instant};
 
 use crate::{
     outbox::{
-        BacklogPlan, FetchFilter, Grant, Lane, LaneBacklog, LaneWatermark, ParkedRows, RowId,
+        BacklogPlan, FetchFilter, FetchRequest, Grant, Lane, LaneBacklog, LaneWatermark,
+        ParkedRows, RowId,
     },
-    relay::core::{Core, excluded::Excluded, topic_state::TopicStates, watermarks::Watermark},
+    relay::core::{
+        Core, backlog_change::FetchExtent, excluded::Excluded, topic_state::TopicStates,
+        watermarks::Watermark,
+    },
 };
 
 /// Whether new rows of an owned lane are taken.
@@ -211,6 +215,33 @@ impl Core {
         plan
     }
 
+    /// Returns what a fetch that returned this number of rows saw of the backlog. To be called
+    /// before its rows are accepted, which moves the positions that it read from.
+    #[must_use]
+    pub fn fetch_extent(&self, request: &FetchRequest, returned: usize) -> FetchExtent {
+        if returned > 0 {
+            FetchExtent::AllReturned
+        } else if request.filter.is_none() && self.covers_backlog(request) {
+            FetchExtent::NothingWaits
+        } else {
+            FetchExtent::NothingReturned
+        }
+    }
+
+    /// Whether a fetch reads all rows that count as backlog.
+    fn covers_backlog(&self, request: &FetchRequest) -> bool {
+        self.backlog_plan().lanes.iter().all(|of| {
+            let mut reads = request.lanes.iter();
+            reads.any(|read| read.lane == of.lane && read.low <= of.above)
+        })
+    }
+
+    /// Whether a lane has rows that the last fetch could not take.
+    #[must_use]
+    pub fn has_more_rows(&self) -> bool {
+        self.kept_lanes().any(|lane| lane.has_more)
+    }
+
     /// Rows that wait for a person; `None` if there are none.
     fn parked_rows(&self) -> Option<ParkedRows> {
         let FetchFilter {
@@ -219,13 +250,9 @@ impl Core {
             by_aggregate_type,
             ..
         } = self.routes.filter(|topic| self.topics[topic].is_parked());
-        let mut keys = Vec::new();
-        for (topic, key) in self.isolation.parked_keys() {
-            keys.push((self.routes.name(topic).to_owned(), key.to_owned()));
-        }
-        (!topics.is_empty() || !keys.is_empty()).then_some(ParkedRows {
+        let are_any = !topics.is_empty() || self.isolation.any_key_is_parked();
+        are_any.then_some(ParkedRows {
             topics,
-            keys,
             by_event_type,
             by_aggregate_type,
         })

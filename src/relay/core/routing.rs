@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Where the record of a row goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
     /// To this declared topic.
     Topic(TopicIndex),

@@ -1,7 +1,7 @@
 //! What is done with a row because of its size: it is sent with others, it is sent alone on the
 //! single producer, or it is rejected without being read. Pure.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     kafka::{LimitsByTopic, TOPIC_BYTES_UNKNOWN},
@@ -222,22 +222,37 @@ impl Core {
     }
 
     /// How many rows of a lane, from the first on, may be taken now. A row that is sent alone, or
-    /// is rejected, waits until no earlier row of its lane is with the main producer: it may have
-    /// the same key. A row whose payload was not read is read with the next fetch.
+    /// is rejected, waits until no earlier row of its lane and topic is with the main producer: it
+    /// may have the same key. A row whose payload was not read is read with the next fetch.
     pub(super) fn rows_before_waiting(&self, lane: Lane, rows: &[OutboxRow]) -> usize {
-        let mut sent = false;
+        let is_usual = |row: &OutboxRow| !row.is_unread() && self.special(row).is_none();
+        if rows.iter().all(is_usual) {
+            return rows.len();
+        }
+        let mut sent = BTreeSet::new();
         for (at, row) in rows.iter().enumerate() {
             if self.in_flight.holds(row.identity()) {
                 continue;
             }
+            let topic = self.routes.destination(row);
             match self.special(row) {
                 None if row.is_unread() => return at,
-                None => sent = true,
-                Some(_) if sent || self.in_flight.has_sent_below(lane, row.id) => return at,
+                None => _ = sent.insert(topic),
+                Some(_) if sent.contains(&topic) || self.has_sent_below(lane, row, topic) => {
+                    return at;
+                }
                 Some(_) => {}
             }
         }
         rows.len()
+    }
+
+    /// Whether an earlier row of a lane is with the main producer, to the topic of this one.
+    fn has_sent_below(&self, lane: Lane, row: &OutboxRow, of: Destination) -> bool {
+        match of {
+            Destination::Topic(topic) => self.in_flight.has_sent_below(lane, row.id, topic),
+            Destination::Undeclared => false,
+        }
     }
 
     /// How a row is sent that is not sent with others; `None` if it is, or if its topic is not

@@ -14,7 +14,7 @@ use crate::{
         Content, FetchFilter, FetchRequest, Fetched, Grant, Lane, Parked, ParkedKey, RowId,
         RowText, Snapshot,
     },
-    relay::core::in_flight::SettleBatch,
+    relay::core::{backlog_change::FetchExtent, in_flight::SettleBatch},
     report::BreakerState,
     settings::{OnPoison, TopicSettings},
 };
@@ -279,6 +279,8 @@ struct World {
     log: Vec<(String, RowId)>,
     fetch: Option<(FetchRequest, Option<Fetched>)>,
     settle: Option<(u64, RowId, SettleBatch)>,
+    /// What was parked when that was read last.
+    known_parked: Option<Parked>,
     faults: u32,
     /// The cluster acknowledges nothing.
     away: bool,
@@ -287,6 +289,10 @@ struct World {
     /// Steps with an open breaker, and with a stalled topic.
     open: u32,
     stalled: u32,
+    /// No row of the lanes that the fetch reads was in the table.
+    nothing_waited: bool,
+    /// Fetches that showed that no row waits.
+    emptied: u32,
 }
 
 impl World {
@@ -306,11 +312,14 @@ impl World {
             log: vec![],
             fetch: None,
             settle: None,
+            known_parked: None,
             faults: 0,
             away: false,
             sick: None,
             open: 0,
             stalled: 0,
+            nothing_waited: false,
+            emptied: 0,
         };
         world.claim();
         world
@@ -338,8 +347,21 @@ impl World {
     }
 
     fn read_parked_keys(&mut self) {
-        self.core
-            .set_parked(&self.database.parked(), &LANES, self.now, self.now);
+        let parked = self.database.parked();
+        if self.known_parked.as_ref() == Some(&parked) && self.core.knows_parked() {
+            return self.assert_parked_as_known(&parked);
+        }
+        self.core.set_parked(&parked, &LANES, self.now, self.now);
+        self.known_parked = Some(parked);
+    }
+
+    /// A list that was set and has not changed would change nothing: a relay does not read it.
+    fn assert_parked_as_known(&self, parked: &Parked) {
+        let mut core = self.core.clone();
+        core.set_parked(parked, &LANES, self.now, self.now);
+        assert!(core.knows_parked());
+        assert_eq!(core.parked_keys(), self.core.parked_keys());
+        assert_eq!(core.watermarks(), self.core.watermarks());
     }
 
     fn step(&mut self, faulty: bool) {
@@ -427,10 +449,17 @@ impl World {
             }
             Some((plan, None)) => {
                 let fetched = self.database.fetch(&plan);
+                let is_read = |lane| plan.lanes.iter().any(|read| read.lane == lane);
+                let mut rows = self.database.rows.values();
+                self.nothing_waited = !rows.any(|row| is_read(row.lane));
                 self.fetch = Some((plan, Some(fetched)));
             }
             Some((_, Some(_))) if self.producer.failed => self.core.on_fetch_failed(self.now),
             Some((plan, Some(fetched))) => {
+                if self.core.fetch_extent(&plan, fetched.rows.len()) == FetchExtent::NothingWaits {
+                    assert!(self.nothing_waited, "a row waits that was not fetched");
+                    self.emptied += 1;
+                }
                 for outgoing in self.core.accept(&plan, fetched, self.now) {
                     self.producer.queue.push_back((
                         outgoing.slot,
@@ -584,6 +613,7 @@ impl World {
         self.zombies.push(std::mem::take(&mut self.probe));
         (self.fetch, self.settle, self.lookup, self.disposition) = (None, None, None, None);
         self.core = core(self.now);
+        self.known_parked = None;
         self.claim();
     }
 
@@ -744,7 +774,7 @@ fn core(now: Instant) -> Core {
 
 /// Rows published; asserts that outages took place.
 fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
-    let (mut published, mut open, mut stalled) = (0, 0, 0);
+    let (mut published, mut open, mut stalled, mut emptied) = (0, 0, 0, 0);
     for seed in seeds {
         let mut world = World::new(seed);
         for _ in 0..600 {
@@ -755,7 +785,12 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
         published += world.log.len();
         open += world.open;
         stalled += world.stalled;
+        emptied += world.emptied;
     }
+    assert!(
+        emptied > 1000,
+        "{emptied} fetches showed that nothing waits"
+    );
     assert!(
         open > 1000 && stalled > 1000,
         "{open} steps with an open breaker, {stalled} with a stalled topic"

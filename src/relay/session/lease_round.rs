@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::outbox::WantedParked;
 use crate::relay::{
     core::lane_share::{LaneMoves, survey_pause},
     lease::{Claims, HeldLease, LeaseOutcome, LeaseRound, ParkedLanes, Renewed, run_round},
@@ -50,6 +51,15 @@ impl Session<'_> {
             breaker: self.core.breaker().state(),
             health: self.core.breaker().health(now),
             claims: self.claims(),
+            parked: self.wanted_parked(now),
+        }
+    }
+
+    fn wanted_parked(&self, now: Instant) -> WantedParked {
+        if now >= self.timers.parked {
+            WantedParked::Unless(self.known_parked.filter(|_| self.core.knows_parked()))
+        } else {
+            WantedParked::No
         }
     }
 
@@ -89,22 +99,33 @@ impl Session<'_> {
         {
             return Some(SessionEnd::LeaseLost);
         }
-        let ParkedLanes {
-            parked,
-            lanes,
-            read_at,
-        } = held.parked;
         // Lanes that were released first: one of them may have been granted again.
         self.core.on_released(&held.released);
         self.core.on_granted(&held.granted, now);
         if !held.granted.is_empty() {
             self.on_lanes_uncounted(now);
         }
-        self.core.set_parked(&parked, &lanes, read_at, now);
+        if let Some(parked) = held.parked {
+            self.on_parked_read(parked, now);
+        }
         self.core.drain(held.give_back, now);
         self.reporter.work_succeeded(ProblemSource::Database);
         self.reporter.set_owned_lanes(self.core.owned_lanes());
         None
+    }
+
+    /// Takes what is parked in our lanes, unless that is known already.
+    fn on_parked_read(&mut self, parked: ParkedLanes, now: Instant) {
+        let ParkedLanes {
+            reading,
+            lanes,
+            read_at,
+        } = parked;
+        self.timers.parked_read(reading.listed, now);
+        if let Some(parked) = reading.changed {
+            self.core.set_parked(&parked, &lanes, read_at, now);
+            self.known_parked = Some(reading.digest);
+        }
     }
 
     /// Extends the time for which the lease is trusted. Returns whether exactly our lanes were

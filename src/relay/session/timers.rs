@@ -22,7 +22,13 @@ const TICK_EVERY: Duration = Duration::from_millis(50);
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(5);
 /// Shortest pause between two reads of the backlog.
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
-/// Longest pause between two reads of the backlog: the operator reads the report as often.
+/// Shortest such pause while a row has waited for [`WAITS_AFTER`].
+const BACKLOG_EVERY_WAITING: Duration = Duration::from_secs(2);
+/// Age from which a row is not just on its way.
+const WAITS_AFTER: Duration = Duration::from_secs(1);
+/// Shortest such pause when a fetch showed that the number has changed.
+const BACKLOG_AGAIN: Duration = Duration::from_secs(1);
+/// Longest pause between two reads of the backlog, however long they take.
 const BACKLOG_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Shortest pause between two gap scans.
 const GAP_SCAN_EVERY: Duration = Duration::from_secs(30);
@@ -33,6 +39,9 @@ const SCHEMA_CHECK_EVERY: Duration = Duration::from_secs(30);
 const PURGE_EVERY: Duration = Duration::from_secs(2);
 /// A periodic read takes at most this part of the database's time: one in a hundred.
 const READ_TIME_DIVISOR: u32 = 100;
+/// Pause between two reads of what is parked, for each parked key. The database looks at 100,000 in
+/// about 50 ms.
+const PARKED_PAUSE_PER_KEY: Duration = Duration::from_micros(25);
 /// Time after the last row for which rows count as being published.
 const BUSY_AFTER_ROW: Duration = Duration::from_secs(5);
 /// Pause after a failure of the database.
@@ -50,9 +59,13 @@ pub(super) struct Timers {
     pub(super) lease_deadline: Instant,
     pub(super) reports: Instant,
     pub(super) lease_round: Instant,
+    /// From when on a round of the lease reads what is parked.
+    pub(super) parked: Instant,
     pub(super) renewal: Instant,
     pub(super) tick: Instant,
     pub(super) backlog: Instant,
+    /// When the backlog may be read although its time has not come.
+    backlog_again: Instant,
     pub(super) gap_scan: Instant,
     pub(super) schema_check: Instant,
     pub(super) purge: Instant,
@@ -73,9 +86,11 @@ impl Timers {
             lease_deadline: lease_deadline(now),
             reports: now,
             lease_round: now,
+            parked: now,
             renewal: now + RENEW_EVERY,
             tick: now,
             backlog: now,
+            backlog_again: now,
             gap_scan: now + GAP_SCAN_EVERY,
             schema_check: now + SCHEMA_CHECK_EVERY,
             purge: now + PURGE_EVERY,
@@ -95,6 +110,11 @@ impl Timers {
     /// A round of the lease ended; the next one begins after `pause`.
     pub(super) fn lease_round_ended(&mut self, now: Instant, pause: Duration) {
         self.lease_round = now + pause;
+    }
+
+    /// What is parked was read: this number of keys and topics.
+    pub(super) fn parked_read(&mut self, listed: u32, now: Instant) {
+        self.parked = now + PARKED_PAUSE_PER_KEY * listed;
     }
 
     /// A fetch brought rows.
@@ -121,10 +141,23 @@ impl Timers {
         self.tick = now + TICK_EVERY;
     }
 
-    /// The backlog was read. Scaling depends on it, so it never gets older than
-    /// [`BACKLOG_PAUSE_MAX`]: an old number under a growing backlog would say that nothing waits.
-    pub(super) fn backlog_read(&mut self, began: Instant, now: Instant) {
-        self.backlog = next_read(began, now, BACKLOG_EVERY).min(now + BACKLOG_PAUSE_MAX);
+    /// The backlog was read, and its oldest row has waited for `oldest`. Scaling depends on it, so
+    /// it never gets older than [`BACKLOG_PAUSE_MAX`]: an old number under a growing backlog would
+    /// say that nothing waits.
+    pub(super) fn backlog_read(&mut self, began: Instant, now: Instant, oldest: Duration) {
+        let pause = if oldest < WAITS_AFTER {
+            BACKLOG_EVERY
+        } else {
+            BACKLOG_EVERY_WAITING
+        };
+        let latest = now + BACKLOG_PAUSE_MAX;
+        self.backlog = next_read(began, now, pause).min(latest);
+        self.backlog_again = next_read(began, now, BACKLOG_AGAIN).min(latest);
+    }
+
+    /// The number of waiting rows has changed: it is counted as soon as the last count allows.
+    pub(super) fn count_backlog_soon(&mut self) {
+        self.backlog = self.backlog.min(self.backlog_again);
     }
 
     /// A gap scan ended.
@@ -226,5 +259,34 @@ impl Session<'_> {
         .flatten()
         .min()
         .map(|at| at.max(timers.database))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backlog_is_read_as_often_as_it_changes_and_as_its_cost_allows() {
+        let start = Instant::now();
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        for (took, oldest, soon, pause) in [
+            (ms(1), s(0), false, s(5)),
+            (ms(1), ms(999), false, s(5)),
+            (ms(1), s(1), false, s(2)),
+            (ms(1), s(0), true, s(1)),
+            (ms(30), s(1), false, s(3)),
+            (ms(30), s(0), true, s(3)),
+            (ms(400), s(9), false, s(15)),
+            (ms(400), s(9), true, s(15)),
+        ] {
+            let mut timers = Timers::new(start);
+            timers.backlog_read(start, start + took, oldest);
+            if soon {
+                timers.count_backlog_soon();
+            }
+            let found = timers.backlog - (start + took);
+            assert_eq!(found, pause, "{took:?} {oldest:?} {soon}");
+        }
     }
 }

@@ -18,6 +18,15 @@ fn the_chart_renders_the_same_objects() {
     );
 }
 
+#[test]
+fn an_image_with_a_digest_is_pulled_by_it() {
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let objects = rendered(&["--set", &format!("image.digest={digest},image.tag=1.2.3")]);
+    assert!(objects.contains(&format!("image: outbox-relay@{digest}")));
+    assert!(objects.contains(&format!("value: outbox-relay@{digest}")));
+    assert!(!objects.contains("1.2.3"), "{objects}");
+}
+
 fn rendered(arguments: &[&str]) -> String {
     let mut command = Command::new(format!("{}/helm", rig("RIG_BIN")));
     command

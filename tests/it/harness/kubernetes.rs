@@ -65,7 +65,7 @@ impl Namespace {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata":
             {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
         kubectl(
-            &["apply", "--server-side", "-f", "-"],
+            &["apply", "--server-side", "--force-conflicts", "-f", "-"],
             &custom_resource_definition(),
         );
         kubectl(

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    event_labels::EventLabels,
     outbox::{Lane, OutboxRow, Parked, ParkedKey, RowIdentity, TextColumn},
     relay::core::{
         Core,
@@ -52,6 +53,7 @@ impl Core {
             attempts,
             disposition: self.routes.on_poison(topic).into(),
             fault: row.fault(),
+            labels: EventLabels::of_row(row.text().event_type, row.text().headers),
         });
     }
 
@@ -125,6 +127,25 @@ impl Core {
         let mut resumed = self.end_parked_keys(&keys, lanes, asked);
         resumed.extend(self.set_parked_topics(&parked.topics));
         self.resume(&resumed, now);
+        self.isolation.parked_as_listed = self.is_parked_as_listed(&keys, lanes);
+    }
+
+    /// Whether the list that was set last need not be set again while the database has the same.
+    #[must_use]
+    pub fn knows_parked(&self) -> bool {
+        self.isolation.parked_as_listed
+    }
+
+    /// Whether the same keys are parked here as the database lists, in lanes that are owned. They
+    /// are not while a listed key is probed: it may have to be paused later.
+    fn is_parked_as_listed(&self, listed: &DeclaredKeys<'_>, lanes: &[Lane]) -> bool {
+        let owned = listed.iter().filter(|(_, key)| self.owns(key.lane));
+        let (mut count, mut all_parked) = (0, true);
+        for ((topic, key), _) in owned {
+            count += 1;
+            all_parked &= self.isolation.is_parked(*topic, key);
+        }
+        all_parked && count == self.isolation.parked_keys_count(lanes)
     }
 
     /// Ends the pause of keys that were parked and are not listed any more. Returns those that are
