@@ -359,12 +359,9 @@ fn explanation(pod: Option<&MigrationPod>, cause: &str) -> Failure {
     let Some(pod) = pod else {
         return Failure::Unexplained(cause.to_owned());
     };
-    let problem = pod
-        .report
-        .as_ref()
-        .and_then(|report| report.problem.as_ref());
-    if let Some(problem) = problem {
-        return Failure::Reported(problem.clone());
+    let report = pod.report.as_ref();
+    if let Some(problem) = report.and_then(|report| report.problem.clone()) {
+        return Failure::Reported(problem);
     }
     let name = &pod.name;
     Failure::Unexplained(match (&pod.end, &pod.waiting) {

@@ -101,7 +101,7 @@ pub(super) fn planned(inputs: &ConditionInputs<'_>) -> Vec<Finding> {
         Some(error) => not_applied(error),
         None => ready_set(inputs, &parts),
     };
-    let findings = vec![
+    let mut findings = vec![
         ready_set.ready,
         ready_set.reconciling,
         ready_set.stalled,
@@ -112,11 +112,8 @@ pub(super) fn planned(inputs: &ConditionInputs<'_>) -> Vec<Finding> {
         reports_available(inputs),
         scaling_active(inputs),
     ];
-    let secrets = SecretNames::of(inputs);
+    SecretNames::of(inputs).insert(&mut findings);
     findings
-        .into_iter()
-        .map(|finding| secrets.inserted(finding))
-        .collect()
 }
 
 /// Findings that the summary depends on.

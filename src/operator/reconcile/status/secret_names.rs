@@ -39,8 +39,15 @@ impl<'a> SecretNames<'a> {
         }
     }
 
+    /// Inserts the names of objects into the messages of findings.
+    pub(super) fn insert(&self, findings: &mut [Finding]) {
+        for finding in findings {
+            *finding = self.inserted(finding.clone());
+        }
+    }
+
     /// Returns the finding with the names of objects instead of paths of files.
-    pub(super) fn inserted(&self, finding: Finding) -> Finding {
+    fn inserted(&self, finding: Finding) -> Finding {
         let mut message = finding.message.clone();
         for projection in self.files() {
             message = with_name(&message, projection);

@@ -203,12 +203,7 @@ impl Core {
             return;
         }
         let position = self.taken_up_to(lane, owned);
-        let head = head_of(parked);
-        let paused = PausedKey {
-            head,
-            class: head.map(|_| parked.class),
-            ..PausedKey::parked(lane, asked)
-        };
+        let paused = paused_by(parked, asked);
         let key = self.isolation.pause_key(topic, key, paused);
         self.exclude(lane, Excluded::Key(topic, key), position);
     }
@@ -256,6 +251,16 @@ impl Core {
         self.isolation
             .rejected
             .retain(|rejected| !is_lost(rejected.row.lane));
+    }
+}
+
+/// The pause of a key that the database lists as parked.
+fn paused_by(parked: &ParkedKey, asked: Instant) -> PausedKey {
+    let head = head_of(parked);
+    PausedKey {
+        head,
+        class: head.map(|_| parked.class),
+        ..PausedKey::parked(parked.lane, asked)
     }
 }
 
