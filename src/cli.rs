@@ -5,8 +5,11 @@
 mod adopt;
 mod args;
 mod change;
+mod change_log;
 mod confirm;
 mod dead_letters;
+mod doctor;
+mod event;
 mod owner;
 mod parked;
 mod status;
@@ -28,6 +31,8 @@ use crate::{
     settings::{RelaySettings, source::SettingsSourceError},
 };
 use args::Output;
+#[cfg(test)]
+pub(crate) use text::json;
 
 /// Result of a command that did not fail.
 ///
@@ -40,6 +45,8 @@ pub enum Exit {
     NothingMatched,
     /// The user did not confirm the change. Exit code 4.
     Refused,
+    /// A check found a fault. Exit code 1.
+    FaultFound,
 }
 
 impl From<Exit> for ExitCode {
@@ -48,6 +55,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::NothingMatched => 3,
             Exit::Refused => 4,
+            Exit::FaultFound => 1,
         })
     }
 }
@@ -108,6 +116,8 @@ impl From<io::Error> for CliError {
 pub async fn run(command: Command, out: &mut impl Write) -> Result<Exit, CliError> {
     let result = match command {
         Command::Status(arguments) => status::status(arguments, out).await,
+        Command::Doctor(arguments) => doctor::doctor(arguments, out).await,
+        Command::Event(arguments) => event::event(arguments, out).await,
         Command::DeadLetters { command } => dead_letters::dead_letters(command, out).await,
         Command::Parked { command } => parked::parked(command, out).await,
         Command::Adopt(arguments) => adopt::adopt(arguments, out).await,

@@ -7,11 +7,14 @@
 
 pub mod api;
 pub mod cli;
+pub mod doctor;
+pub mod event_labels;
 pub mod failpoints;
 #[cfg(test)]
 #[path = "../tests/it/contract/golden.rs"]
 mod golden;
 pub mod kafka;
+mod line_budget;
 pub mod listen;
 pub mod manifest;
 pub mod operator;
@@ -22,3 +25,4 @@ pub mod secrets;
 pub mod settings;
 pub mod stop_signal;
 pub mod telemetry;
+mod visible_text;

@@ -69,6 +69,23 @@ pub enum ManifestError {
     },
 }
 
+/// Reads the `OutboxRelay` of a manifest file, and which secrets it refers to.
+///
+/// # Errors
+/// If the file cannot be read, or does not contain exactly one readable `OutboxRelay`.
+pub fn load_relay(path: &Path) -> Result<(OutboxRelay, Vec<Projection>), ManifestError> {
+    let Parsed { relay, .. } = parse(&read(path)?)?;
+    let projections = projections(&relay.spec);
+    Ok((relay, projections))
+}
+
+fn read(path: &Path) -> Result<String, ManifestError> {
+    std::fs::read_to_string(path).map_err(|source| ManifestError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// Reads a manifest file. `cluster` is the first part of the owner's name. `folder` contains the
 /// secrets that are not in the file, as `<name>/<key>`.
 ///
@@ -79,11 +96,7 @@ pub fn load(
     folder: Option<PathBuf>,
     cluster: &str,
 ) -> Result<(RelaySettings, Secrets), ManifestError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ManifestError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    from_text(&text, folder, cluster)
+    from_text(&read(path)?, folder, cluster)
 }
 
 fn from_text(

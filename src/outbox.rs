@@ -6,6 +6,7 @@ mod bell;
 pub mod connect;
 mod ctid;
 mod database_clock;
+pub mod doctor;
 pub mod error;
 mod ids;
 pub mod migrate;

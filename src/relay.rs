@@ -9,9 +9,11 @@ mod lease;
 mod memory_limit;
 mod metrics;
 mod own_migration;
+mod problem_log;
+mod row_log;
 mod session;
 mod status;
-mod topic_metadata;
+pub(crate) mod topic_metadata;
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -65,6 +67,7 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let status = Arc::new(new_status(&options.settings));
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
     run_sessions(&Arc::new(options), &status, &stop).await;
+    status.row_log.end();
     server.abort();
     Ok(())
 }

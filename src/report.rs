@@ -75,9 +75,14 @@ pub struct Backlog {
     pub rows: u64,
     /// Whether counting stopped at the cap: there are at least `rows` rows.
     pub capped: bool,
-    /// `created_at` of the oldest row, RFC 3339; absent if no row is waiting.
+    /// `created_at` of the oldest row, RFC 3339; absent if no row is waiting. If it is ahead of the
+    /// database's clock: when rows were first seen to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_at: Option<String>,
+    /// Time of the database at which the rows were counted, RFC 3339; absent in reports of an older
+    /// relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_at: Option<String>,
 }
 
 /// A problem that a person should look at.
@@ -133,6 +138,13 @@ impl Problem {
             advice: true,
             ..self
         }
+    }
+
+    /// Whether a person must act: the problem does not end automatically, and something waits for
+    /// that, or will.
+    #[must_use]
+    pub fn needs_person(&self) -> bool {
+        !self.advice && self.class.needs_person()
     }
 
     /// Cuts the message of a problem that another process wrote, if it is too long.
@@ -243,6 +255,29 @@ pub enum ProblemClass {
     Other,
 }
 
+impl ProblemClass {
+    /// Whether problems of this class need a person. The others end when a server is back, or the
+    /// relay ends them.
+    #[must_use]
+    pub fn needs_person(self) -> bool {
+        !matches!(
+            self,
+            Self::LockTimeout
+                | Self::SchemaNotReady
+                | Self::Unreachable
+                | Self::DatabaseReadOnly
+                | Self::DatabaseError
+                | Self::KafkaUnreachable
+                | Self::KafkaError
+                | Self::KafkaThrottled
+                | Self::TopicStalled
+                | Self::PartitionsAdded
+                | Self::SequenceWentBack
+                | Self::Other
+        )
+    }
+}
+
 impl fmt::Display for ProblemClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
@@ -293,6 +328,7 @@ mod tests {
                 rows: 7,
                 capped: false,
                 oldest_at: Some("2026-01-01T00:00:00Z".to_owned()),
+                measured_at: Some("2026-01-01T00:00:01Z".to_owned()),
             }),
             parked_keys: Some(1),
             parked_topics: Some(0),

@@ -39,7 +39,11 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), InvalidFilter> {
         filter: filter.to_owned(),
         source,
     })?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Escape sequences for colours are for terminals only: a file or a pod's log would keep them.
+    let lines = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = match format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
         LogFormat::Auto if !std::io::stderr().is_terminal() => {

@@ -74,6 +74,8 @@ mod tests {
         [
             "template.affinity.",
             "template.tolerations.",
+            "template.env.",
+            "template.envFrom.",
             "template.imagePullSecrets.",
             "status.conditions.",
         ]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
+use k8s_openapi::api::core::v1::{
+    Affinity, EnvFromSource, EnvVar, LocalObjectReference, Toleration,
+};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,12 @@ use crate::api::{
     printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.backlog.rows"),
     printcolumn(name = "Oldest", type_ = "date", json_path = ".status.backlog.oldestAt"),
     printcolumn(name = "Breaker", type_ = "string", json_path = ".status.breaker"),
+    printcolumn(
+        name = "Rate",
+        type_ = "integer",
+        json_path = ".status.publishedPerSecond",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = (
         "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && \
@@ -222,6 +230,20 @@ pub struct Template {
         regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
     )]
     pub service_account_name: Option<String>,
+    /// Environment variables of relay and migration, such as `RUST_LOG`. `POD_NAME` and
+    /// `GLIBC_TUNABLES` are the operator's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = (
+        "self.all(one, !(one.name in ['POD_NAME', 'GLIBC_TUNABLES']))",
+        "POD_NAME and GLIBC_TUNABLES are the operator's own"
+    ))]
+    pub env: Vec<EnvVar>,
+    /// ConfigMaps and Secrets whose keys become environment variables of relay and migration.
+    /// Relays take user names, passwords and certificates from files only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub env_from: Vec<EnvFromSource>,
     /// Image of relay and migration. The operator's installation must allow it
     /// (`relay.allowedImages`). If absent, the image of the installation applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -32,9 +32,16 @@ pub struct OutboxRelayStatus {
     /// Label selector of the relay pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Waiting rows of all relays; absent while unknown.
+    /// Rows of all relays that wait, once one of them has waited for 5 seconds; 0 before. Absent
+    /// while unknown. A backlog shows within 15 seconds, and 0 within 5 seconds after the last row
+    /// went. In between, the numbers may be a minute old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<BacklogStatus>,
+    /// Records that Kafka acknowledges per second, all relays together, averaged over 10 seconds;
+    /// absent while unknown. Written at most once a minute: with another change of the status, or
+    /// when it has moved by half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_per_second: Option<i64>,
     /// State of the relays' circuit breakers, the most severe one; absent while no relay reports.
     /// Closed: Kafka acknowledges records. Slow: no acknowledgement for slowAfter. Open: none for
     /// openAfter, so only probes are sent.
@@ -61,6 +68,7 @@ impl Default for OutboxRelayStatus {
             ready_replicas: None,
             selector: None,
             backlog: None,
+            published_per_second: None,
             breaker: None,
             parked_keys: None,
             dead_letters: None,
@@ -88,13 +96,14 @@ pub struct MigrationStatus {
     pub completed_at: Option<Time>,
 }
 
-/// Waiting rows of all relays.
+/// Rows that wait.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BacklogStatus {
     /// Number of rows. Relays stop counting at a limit, so there may be more.
     pub rows: i64,
-    /// Time at which the oldest waiting row was written; absent if no row is waiting.
+    /// Time at which the oldest waiting row was written; absent unless a row has waited for 5
+    /// seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_at: Option<Time>,
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     api::parse_duration,
+    doctor::{Code, Threshold, checks::Moment},
     outbox::admin::{Filter, Role},
     settings::{POD_SECRETS, POD_SETTINGS, source::SettingsSource},
 };
@@ -20,6 +21,12 @@ const FILTERS: &str = "Selection (all conditions must hold)";
 pub enum Command {
     /// Shows the state of the outbox: relays, waiting rows, parked topics and keys, dead letters.
     Status(CommonArgs),
+    /// Checks everything that publishing needs, from settings to topics, and changes nothing. Exits
+    /// with 1 if there is a fault.
+    Doctor(DoctorArgs),
+    /// Shows where one event is: waiting and for what, in flight, parked, or a dead letter. Exits
+    /// with 3 if it is not in the outbox. Reads the whole table.
+    Event(EventArgs),
     /// Shows, requeues or discards rows that Kafka rejected and that were moved to the dead
     /// letters.
     DeadLetters {
@@ -170,6 +177,92 @@ impl Selector {
             limit,
         }
     }
+}
+
+/// Arguments of `doctor`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct DoctorArgs {
+    #[command(subcommand)]
+    pub command: Option<DoctorCommand>,
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// With --manifest: first part of the owner's name under which the schema is claimed.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "local",
+        conflicts_with = "settings"
+    )]
+    pub cluster_name: String,
+    /// From which outcome on the exit code is 1.
+    #[arg(long, value_name = "OUTCOME", value_enum, default_value = "fault")]
+    pub fail_on: Threshold,
+    /// Before a rollout: a schema that has still to be made or upgraded, and lanes without a relay,
+    /// are no faults.
+    #[arg(long)]
+    pub pre: bool,
+    /// Repeat the checks until they do not fail, for at most this long, such as 2m.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
+    /// Write findings and settings as JSON too, for a bug report. It has no secrets and no
+    /// payloads, but names of hosts, users and topics.
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+    /// Print a Job, and a ConfigMap with the manifest, that make the checks where a relay would
+    /// run. The Job reads the Secrets of the namespace.
+    #[arg(long, requires = "manifest", conflicts_with_all = ["bundle", "settings"])]
+    pub print_job: bool,
+    /// Image of that Job, unless the manifest has template.image.
+    #[arg(long, value_name = "IMAGE", requires = "print_job")]
+    pub image: Option<String>,
+}
+
+impl DoctorArgs {
+    /// Arguments that a Job repeats.
+    pub(super) fn options_of_job(&self) -> Vec<String> {
+        let mut options = vec!["--cluster-name".to_owned(), self.cluster_name.clone()];
+        if self.pre {
+            options.push("--pre".to_owned());
+        }
+        if self.fail_on == Threshold::Warning {
+            options.extend(["--fail-on".to_owned(), "warning".to_owned()]);
+        }
+        if let Some(wait) = self.wait {
+            options.extend(["--wait".to_owned(), format!("{}s", wait.as_secs())]);
+        }
+        options
+    }
+
+    /// When the checks are made.
+    pub(super) fn moment(&self) -> Moment {
+        if self.pre {
+            Moment::BeforeRollout
+        } else {
+            Moment::Running
+        }
+    }
+}
+
+/// Subcommands of `doctor`.
+#[derive(Subcommand)]
+pub enum DoctorCommand {
+    /// Explains the code of a check. Needs no server.
+    Explain {
+        /// Code, as in the report.
+        #[arg(value_name = "CODE")]
+        code: Code,
+    },
+}
+
+/// Arguments of `event`.
+#[derive(Args)]
+pub struct EventArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// The event_id, as in the table, in the header `event_id` of its record, and in logs.
+    #[arg(value_name = "EVENT_ID")]
+    pub event_id: Uuid,
 }
 
 /// Flags of commands that list.

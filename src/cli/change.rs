@@ -9,6 +9,7 @@ use crate::{
     cli::{
         CliError, Exit,
         args::{ChangeArgs, CommonArgs, Selector},
+        change_log::{ChangeLog, LoggedRows},
         confirm::{Answer, confirm},
         note, open,
         text::thousands,
@@ -56,6 +57,9 @@ pub(super) trait Change {
 
     /// Changes a batch of items. Returns how many of them were changed.
     async fn apply(&self, client: &AdminClient, batch: &[Self::Item]) -> Result<u64, AdminError>;
+
+    /// The rows of these items, for the log.
+    fn rows(items: &[Self::Item]) -> LoggedRows;
 }
 
 /// Runs a command that changes what its selector finds.
@@ -112,10 +116,15 @@ async fn apply_in_batches<C: Change>(
     items: &[C::Item],
     changed: &mut Changed,
 ) -> Result<(), AdminError> {
+    let mut log = ChangeLog::new(client);
     for batch in items.chunks(BATCH) {
-        changed.done += change.apply(client, batch).await?;
+        let rows = log.read(C::rows(batch)).await;
+        let done = change.apply(client, batch).await?;
+        changed.done += done;
         show_progress(&change.verb(), changed.done, changed.matched);
+        log.write(change.verb().past, rows, done).await;
     }
+    log.end(change.verb().past);
     Ok(())
 }
 

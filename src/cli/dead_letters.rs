@@ -8,11 +8,14 @@ use crate::{
         CliError, Exit,
         args::{CommonArgs, DeadLettersCommand, ListArgs, Selector, ShowArgs},
         change::{self, Change, PREVIEW_MAX, Verb},
+        change_log::LoggedRows,
         note, open,
         text::{fields, line, lines, table},
         truncate, write,
     },
-    outbox::admin::{AdminClient, AdminError, Contents, DeadLetter, DeadLetterId, Detail, Role},
+    outbox::admin::{
+        AdminClient, AdminError, Contents, DeadLetter, DeadLetterId, Detail, LabelSource, Role,
+    },
 };
 
 const NOTHING_MATCHES: &str = "no dead letter matches";
@@ -74,6 +77,13 @@ impl Change for Action {
         match self {
             Self::Requeue => client.requeue(ids).await,
             Self::Discard => client.discard(ids).await,
+        }
+    }
+
+    fn rows(ids: &[DeadLetterId]) -> LoggedRows {
+        LoggedRows {
+            source: LabelSource::DeadLetters,
+            rows: ids.iter().map(|id| (id.event_id, id.id)).collect(),
         }
     }
 }

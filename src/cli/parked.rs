@@ -7,12 +7,13 @@ use crate::{
         CliError, Exit,
         args::{AddArgs, CommonArgs, ListArgs, ParkedCommand, Selector},
         change::{self, Change, Changed, PREVIEW_MAX, Verb},
+        change_log::LoggedRows,
         confirm::{Answer, confirm},
         load, note, open,
         text::{cell, table},
         truncate, write,
     },
-    outbox::admin::{AdminClient, AdminError, ParkedEntry, Role},
+    outbox::admin::{AdminClient, AdminError, LabelSource, ParkedEntry, Role},
     report::{Problem, ProblemClass},
     settings::{RelaySettings, TopicSettings},
 };
@@ -99,6 +100,18 @@ impl Change for Action {
             changed += u64::from(done);
         }
         Ok(changed)
+    }
+
+    /// The rejected rows for which the keys are parked.
+    fn rows(entries: &[ParkedEntry]) -> LoggedRows {
+        let head = |entry: &ParkedEntry| {
+            let event_id = entry.event_id.as_ref()?.parse().ok()?;
+            Some((event_id, entry.outbox_seq?))
+        };
+        LoggedRows {
+            source: LabelSource::ParkedHeads,
+            rows: entries.iter().filter_map(head).collect(),
+        }
     }
 }
 

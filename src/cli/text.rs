@@ -5,18 +5,11 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::visible_text::is_harmful;
+pub(super) use crate::visible_text::{line, lines};
+
 /// Longest cell of a table, in characters.
 const CELL_CHARS_MAX: usize = 48;
-
-/// Escapes a text for one line: invisible characters become Rust escapes such as `\u{1b}`.
-pub(super) fn line(text: &str) -> String {
-    visible(text, |_| false)
-}
-
-/// Escapes a text for several lines: its line ends and tabs are kept.
-pub(super) fn lines(text: &str) -> String {
-    visible(text, |c| matches!(c, '\n' | '\t'))
-}
 
 /// Escapes a text for one line and cuts it to 48 characters.
 pub(super) fn cell(text: &str) -> String {
@@ -31,28 +24,6 @@ fn cut(safe: String) -> String {
         return safe;
     }
     safe.chars().take(CELL_CHARS_MAX - 1).chain(['…']).collect()
-}
-
-/// Escapes harmful characters and backslashes, except those that are `kept`.
-fn visible(text: &str, kept: impl Fn(char) -> bool) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if !kept(c) && (harmful(c) || c == '\\') {
-            safe.extend(c.escape_default());
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
-}
-
-/// Whether a character is a control character, is invisible, or changes the direction of text.
-fn harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Formats a table in which each column is as wide as its widest cell. Escapes and cuts the cells.
@@ -104,13 +75,13 @@ fn longest_name(fields: &[(&str, String)]) -> usize {
 
 /// Formats a value as JSON that is safe on a terminal: also escapes characters that serde does not
 /// escape.
-pub(super) fn json(value: &impl Serialize) -> String {
+pub(crate) fn json(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).expect("plain data of our own");
     let mut safe = String::with_capacity(text.len() + 1);
     for c in text.chars() {
         // Serde itself writes line ends between the fields. Those inside values are escaped
         // already.
-        if harmful(c) && c != '\n' {
+        if is_harmful(c) && c != '\n' {
             push_json_escape(&mut safe, c);
         } else {
             safe.push(c);
@@ -177,7 +148,7 @@ mod tests {
         ] {
             assert!(
                 text.trim_end().lines().count() <= 2
-                    && text.chars().all(|c| c == '\n' || !harmful(c)),
+                    && text.chars().all(|c| c == '\n' || !is_harmful(c)),
                 "{text:?}"
             );
         }

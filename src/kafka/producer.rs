@@ -4,7 +4,7 @@
 //! (`relay::core::first_record_gate`).
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -37,6 +37,8 @@ use crate::{
 
 /// Longest wait for the metadata of one topic when a producer is warmed up.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+/// An error of a topic that comes again within this time is not logged again.
+const LOGGED_FOR: Duration = Duration::from_mins(10);
 /// Longest wait for a producer id.
 const PRODUCER_ID_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a producer checks whether it has a producer id.
@@ -138,13 +140,26 @@ pub struct Observations {
     pub cluster_error: LastClusterError,
     /// How far away the brokers are, and for how long they mute requests.
     pub statistics: Statistics,
+    /// Errors of records that were logged, by any of the producers.
+    pub logged: LoggedErrors,
+}
+
+/// Error codes of topics that were logged, and when each came last. Clones share the same values.
+#[derive(Clone, Debug, Default)]
+pub struct LoggedErrors(Arc<Mutex<BTreeMap<(String, i32), Instant>>>);
+
+impl LoggedErrors {
+    /// Whether an error is to be logged: it has not come for [`LOGGED_FOR`].
+    fn is_new(&self, topic: &str, code: RDKafkaErrorCode, now: Instant) -> bool {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = logged.insert((topic.to_owned(), code as i32), now);
+        before.is_none_or(|before| now.saturating_duration_since(before) >= LOGGED_FOR)
+    }
 }
 
 struct Context {
     reports: Mutex<Vec<DeliveryReport>>,
     observations: Observations,
-    /// Pairs of topic and error code that were already logged.
-    logged: Mutex<BTreeSet<(String, i32)>>,
     idempotence: Idempotence,
     /// Whether a record went to a partition that the producer does not know.
     missed_partition: AtomicBool,
@@ -155,7 +170,6 @@ impl Context {
         Self {
             reports: Mutex::default(),
             observations,
-            logged: Mutex::default(),
             idempotence: Idempotence::default(),
             missed_partition: AtomicBool::new(false),
         }
@@ -187,13 +201,9 @@ impl Context {
     /// Logs each error code of a topic once: a problem only holds the class of an error, so its
     /// code must be found in the log.
     fn log_once(&self, topic: &str, code: RDKafkaErrorCode) {
-        if self.logged().insert((topic.to_owned(), code as i32)) {
+        if self.observations.logged.is_new(topic, code, Instant::now()) {
             tracing::warn!(topic, error = ?code, "Kafka did not accept a record");
         }
-    }
-
-    fn logged(&self) -> MutexGuard<'_, BTreeSet<(String, i32)>> {
-        self.logged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

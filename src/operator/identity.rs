@@ -20,6 +20,10 @@ pub(crate) const RELAY_LABEL: &str = "outboxrelay.dev/relay";
 /// Label of migration Jobs and pods. They do not have [`RELAY_LABEL`], so no Service, budget or
 /// Deployment selects them.
 pub(crate) const MIGRATION_LABEL: &str = "outboxrelay.dev/migration";
+/// Name of the container of a relay pod. Others of its pod are injected.
+pub(crate) const RELAY_CONTAINER: &str = "relay";
+/// Name of the container of a migration pod. Others of its pod are injected.
+pub(crate) const MIGRATION_CONTAINER: &str = "migrate";
 /// On a Job: which attempt it is, counted from 1.
 pub(crate) const ATTEMPT: &str = "outboxrelay.dev/attempt";
 /// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job carries the

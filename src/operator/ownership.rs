@@ -4,7 +4,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use crate::{api::OutboxRelay, operator::identity::Identity};
+use crate::{
+    api::OutboxRelay,
+    operator::identity::{Identity, MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL},
+};
 
 /// Who an object belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +16,9 @@ pub(crate) enum Ownership {
     Ours,
     /// Made for an earlier OutboxRelay of this name; the garbage collector is about to remove it.
     Former,
+    /// Made for an OutboxRelay of this name, and left without an owner: by `kubectl delete
+    /// --cascade=orphan`, or by a backup tool that restores no owners.
+    Orphan,
     /// Made by somebody else.
     Foreign,
 }
@@ -22,13 +28,27 @@ pub(crate) fn ownership(meta: &ObjectMeta, identity: &Identity) -> Ownership {
     let mut relays = owners(meta)
         .filter(|owner| is_relay(owner) && owner.name == identity.name)
         .peekable();
-    if relays.peek().is_none() {
+    if is_orphan(meta, identity) {
+        Ownership::Orphan
+    } else if relays.peek().is_none() {
         Ownership::Foreign
     } else if relays.any(|owner| owner.uid == identity.uid) {
         Ownership::Ours
     } else {
         Ownership::Former
     }
+}
+
+/// Returns whether an object has no owner at all, and both labels that the operator gives to the
+/// children of this OutboxRelay.
+fn is_orphan(meta: &ObjectMeta, identity: &Identity) -> bool {
+    let has = |label: &str, value: &str| {
+        let labels = meta.labels.as_ref();
+        labels.and_then(|all| all.get(label)).map(String::as_str) == Some(value)
+    };
+    owners(meta).next().is_none()
+        && has(MANAGED_BY, OPERATOR)
+        && (has(RELAY_LABEL, &identity.name) || has(MIGRATION_LABEL, &identity.name))
 }
 
 fn owners(meta: &ObjectMeta) -> impl Iterator<Item = &OwnerReference> {
@@ -100,7 +120,22 @@ mod tests {
         owner(&mut meta).name = identity.name.clone();
         owner(&mut meta).api_version = "outboxrelay.example/v1".to_owned();
         assert_eq!(ownership(&meta, &identity), Ownership::Foreign);
-        meta.owner_references = None;
-        assert_eq!(ownership(&meta, &identity), Ownership::Foreign);
+    }
+
+    #[test]
+    fn a_child_that_lost_its_owner_is_an_orphan_and_one_of_another_name_is_foreign() {
+        for labels in [Identity::relay_labels, Identity::migration_labels] {
+            let (_, identity) = child();
+            let mut meta = identity.child_meta("child".to_owned(), labels(&identity));
+            meta.owner_references = None;
+            assert_eq!(ownership(&meta, &identity), Ownership::Orphan);
+            let other = Identity {
+                name: "another".to_owned(),
+                ..identity.clone()
+            };
+            assert_eq!(ownership(&meta, &other), Ownership::Foreign);
+            meta.labels.as_mut().expect("labels").remove(MANAGED_BY);
+            assert_eq!(ownership(&meta, &identity), Ownership::Foreign);
+        }
     }
 }

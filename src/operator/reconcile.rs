@@ -33,7 +33,7 @@ use crate::{
             cache::{Recalled, Snapshot},
             manifest::Manifest,
             observe::{ObserveError, Observed, observe, relay_reports},
-            plan::{History, Plan, RelayPlan, ScalingMemory, change, plan, progress},
+            plan::{History, Plan, RelayPlan, ScalingMemory, change, load, plan, progress},
             status::{
                 PendingEvent, StatusInputs, assess, carried_out_generation, not_observed,
                 write_status,
@@ -113,6 +113,8 @@ impl Operator {
         let Some(mut manifest) = self.read(key, &mut recalled).await? else {
             return Ok(Requeue::OnChange);
         };
+        self.cache
+            .recheck_children(key, manifest.reconcile_at.as_deref());
         let mut observed = self.observe(key, &manifest, &mut recalled).await?;
 
         let now = Timestamp::now();
@@ -132,9 +134,10 @@ impl Operator {
         Box::pin(self.publish(&target, &manifest.status, &status, events)).await?;
         applied.into_result().map_err(StepError::Apply)?;
 
+        let requeue = load::requeue(plan.requeue(), &status, &observed.reports);
         manifest.status = status;
         self.keep(key, recalled, manifest, observed);
-        Ok(plan.requeue())
+        Ok(requeue)
     }
 
     /// Returns the manifest with the status as this operator wrote it, from the cache or the API
@@ -238,6 +241,8 @@ impl Operator {
             generation: carried_out_generation(&manifest.status),
             scaling: self.cache.scaling(key),
             turn: self.turn(key, manifest, desired, observed, now),
+            failing_migrations: self.cache.failing_migrations(),
+            migration: manifest.status.migration.clone(),
         }
     }
 
@@ -285,6 +290,7 @@ impl Operator {
     fn record(&self, key: &RelayKey, plan: &Plan<'_>, applied: &Applied, observed: &Observed) {
         match plan {
             Plan::CarryOut(plan) => {
+                self.cache.record_migration(key, &plan.migration);
                 self.record_progress(key, progress(plan, observed, applied.write_result()));
                 if applied.scaled {
                     self.record_scaling(key, plan);

@@ -2,6 +2,8 @@
 //! the owner of the schema. IO; every statement goes through [`AdminClient::rows`].
 
 mod dead_letters;
+mod event;
+mod labels;
 mod overview;
 mod parked;
 
@@ -23,6 +25,8 @@ use crate::{
 };
 
 pub use dead_letters::{Contents, DeadLetter, DeadLetterId, Detail};
+pub use event::{DeadEvent, FoundEvent, LaneRelay, Obstacles, ParkedKeyHead, ROWS_BEFORE_MAX};
+pub use labels::{LabelSource, LabeledRow};
 pub use overview::{Attention, AttentionKind, Overview, RelayEntry, Waiting};
 pub use parked::ParkedEntry;
 

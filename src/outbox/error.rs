@@ -63,12 +63,12 @@ impl From<MigrateError> for DatabaseError {
     }
 }
 
-/// Class of an error of a statement, and a sentence for people. Recognizes errors of connecting
-/// that [`while_connecting`] marked.
+/// Class of an error of a statement, and a sentence for people. Recognizes errors of connections
+/// that [`while_connecting`] or [`while_working`] marked.
 #[must_use]
 pub fn classify(error: &sqlx::Error) -> DatabaseError {
-    match connecting_error(error) {
-        Some(connecting) => connecting.described(),
+    match connection_error(error) {
+        Some(connection) => connection.described(),
         None => classify_in(Phase::Working, error),
     }
 }
@@ -122,39 +122,58 @@ fn by_client(error: &sqlx::Error) -> (ProblemClass, &'static str) {
     }
 }
 
-/// Error of a connection that was being opened, with the server's name for people.
+/// Error of a connection, with the server's name for people.
 #[derive(Debug)]
-struct ConnectingError {
+struct ConnectionError {
+    phase: Phase,
     database: String,
     source: sqlx::Error,
 }
 
-impl ConnectingError {
+impl ConnectionError {
     fn described(&self) -> DatabaseError {
-        let DatabaseError { class, message } = classify_in(Phase::Connecting, &self.source);
-        let message = format!("cannot connect to {}: {message}", self.database);
+        let DatabaseError { class, message } = classify_in(self.phase, &self.source);
+        let message = format!("{self}: {message}");
         DatabaseError { class, message }
     }
 }
 
-impl fmt::Display for ConnectingError {
+impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot connect to {}", self.database)
+        let what = match self.phase {
+            Phase::Connecting => "cannot connect to",
+            Phase::Working => "lost the connection to",
+        };
+        write!(f, "{what} {}", self.database)
     }
 }
 
-impl Error for ConnectingError {}
+impl Error for ConnectionError {}
 
 /// Marks an error as one of connecting to `database`, which is its name for people. The type of
 /// errors of statements is kept, because the two share their way to the caller.
 pub(super) fn while_connecting(database: &str, source: sqlx::Error) -> sqlx::Error {
-    sqlx::Error::AnyDriverError(Box::new(ConnectingError {
+    marked(Phase::Connecting, database, source)
+}
+
+/// Marks an error as one of a connection to `database` that broke. Answers of the server stay as
+/// they are.
+pub(super) fn while_working(database: &str, source: sqlx::Error) -> sqlx::Error {
+    match source {
+        sqlx::Error::Io(_) => marked(Phase::Working, database, source),
+        answer => answer,
+    }
+}
+
+fn marked(phase: Phase, database: &str, source: sqlx::Error) -> sqlx::Error {
+    sqlx::Error::AnyDriverError(Box::new(ConnectionError {
+        phase,
         database: database.to_owned(),
         source,
     }))
 }
 
-fn connecting_error(error: &sqlx::Error) -> Option<&ConnectingError> {
+fn connection_error(error: &sqlx::Error) -> Option<&ConnectionError> {
     match error {
         sqlx::Error::AnyDriverError(inner) => inner.downcast_ref(),
         _ => None,

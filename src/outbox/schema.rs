@@ -41,15 +41,16 @@ pub enum SchemaError {
         compatible_from: i64,
     },
     #[error(
-        "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema, or \
-         set spec.migration.takeOverFrom to that one"
+        "schema '{schema}' belongs to OutboxRelay '{other}': suspend it and set \
+         spec.migration.takeOverFrom to it, or create this with another schema"
     )]
     ClaimedByOther { schema: String, other: Owner },
     /// The owner has this namespace and name in another cluster. Usually it is the same
     /// OutboxRelay, and the command line did not give its cluster.
     #[error(
         "schema '{schema}' belongs to OutboxRelay '{other}', which has this name in another \
-         cluster: on a command line, set --cluster-name; else set spec.migration.takeOverFrom"
+         cluster: on a command line, set --cluster-name; else suspend it and set \
+         spec.migration.takeOverFrom"
     )]
     ClaimedInOtherCluster { schema: String, other: Owner },
 }

@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::outbox::{
     connect::{Connect, Gateway, Peer, Setting, cause, with_timeout},
-    error::while_connecting,
+    error::{while_connecting, while_working},
 };
 
 /// Statement with its arguments.
@@ -162,7 +162,10 @@ impl Connections {
         let mut work = self.begin_single().await?;
         {
             let mut rows = work.stream(statement)?;
-            while let Some(row) = with_timeout(RESPONSE_TIMEOUT, rows.try_next()).await? {
+            while let Some(row) = with_timeout(RESPONSE_TIMEOUT, rows.try_next())
+                .await
+                .map_err(|error| while_working(&self.database, error))?
+            {
                 if on_row(&row)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -216,6 +219,7 @@ impl Connections {
         Ok(UnitOfWork {
             checked_out: Some(self.check_out().await?),
             idle: self.idle.clone(),
+            database: Arc::clone(&self.database),
             _permit: permit,
             peer: self.peer,
             in_transaction: false,
@@ -226,7 +230,7 @@ impl Connections {
         let acquire = Arc::clone(&self.permits).acquire_owned();
         tokio::time::timeout(ACQUIRE_TIMEOUT, acquire)
             .await
-            .map_err(|_| sqlx::Error::PoolTimedOut)?
+            .map_err(|_| while_connecting(&self.database, sqlx::Error::PoolTimedOut))?
             .map_err(|_| sqlx::Error::PoolClosed)
     }
 
@@ -269,6 +273,8 @@ pub struct UnitOfWork {
     checked_out: Option<CheckedOut>,
     idle: IdleConnections,
     peer: Peer,
+    /// Name of the database for people.
+    database: Arc<str>,
     in_transaction: bool,
     /// Fields are dropped in order, this one last: the next owner of the permit finds the
     /// connection.
@@ -300,7 +306,8 @@ impl UnitOfWork {
         limit: Duration,
         statement: Statement<'_>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        with_timeout(limit, self.stream(statement)?.try_collect()).await
+        let rows = with_timeout(limit, self.stream(statement)?.try_collect()).await;
+        rows.map_err(|error| while_working(&self.database, error))
     }
 
     /// Rows of a statement as they arrive.
@@ -347,7 +354,9 @@ impl UnitOfWork {
     /// ignores their results.
     async fn simple_query(&mut self, sql: SqlStr) -> Result<(), sqlx::Error> {
         let done = self.connection()?.execute(sql);
-        with_timeout(RESPONSE_TIMEOUT, done).await.map(drop)
+        let done = with_timeout(RESPONSE_TIMEOUT, done).await;
+        done.map(drop)
+            .map_err(|error| while_working(&self.database, error))
     }
 
     /// Hands the connection on to the next unit of work.

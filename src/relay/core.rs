@@ -22,6 +22,7 @@
 //! ```
 
 mod acknowledgement_check;
+pub mod backlog_change;
 pub mod breaker;
 mod client_count;
 pub mod clock_skew;

@@ -73,7 +73,7 @@ impl OwnMigration {
         if self.is_due {
             let after = self.retry_pause;
             self.retry_pause = (after * 2).min(RETRY_PAUSE_MAX);
-            log_failed(problem, after);
+            tracing::debug!(class = %problem.class, retry_in = ?after, "the migration failed");
             return after;
         }
         self.is_due = self.by == MigratedBy::Relay && problem.class == ProblemClass::SchemaNotReady;
@@ -83,15 +83,6 @@ impl OwnMigration {
 
 fn one_line(text: &str) -> String {
     text.trim_end().replace('\n', "; ")
-}
-
-fn log_failed(problem: &Problem, retry_in: Duration) {
-    tracing::warn!(
-        class = %problem.class,
-        error = problem.message,
-        ?retry_in,
-        "schema is not ready yet"
-    );
 }
 
 #[cfg(test)]

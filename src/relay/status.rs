@@ -12,7 +12,11 @@ use jiff::Timestamp;
 use crate::{
     kafka,
     outbox::{DatabaseClock, TableWide},
-    relay::metrics::Metrics,
+    relay::{
+        metrics::Metrics,
+        problem_log::{Lines, ProblemLog, Reports},
+        row_log::RowLog,
+    },
     report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RATE_SPAN, RelayReport},
 };
 
@@ -53,6 +57,16 @@ pub enum ProblemSource {
     Records,
 }
 
+impl ProblemSource {
+    /// What this source can report at the same time.
+    fn reports(self) -> Reports {
+        match self {
+            Self::Topics | Self::Records => Reports::Many,
+            _ => Reports::One,
+        }
+    }
+}
+
 /// The values behind the mutex.
 struct StatusValues {
     /// The database's clock, once it was read. Times that people read are the database's: the
@@ -65,6 +79,7 @@ struct StatusValues {
     breaker: Option<Breaker>,
     table: Option<TableWide>,
     problems: BTreeMap<ProblemSource, Vec<Problem>>,
+    problem_log: BTreeMap<ProblemSource, ProblemLog>,
     /// Records that Kafka acknowledged, by the time of their reports, within [`RATE_SPAN`].
     published: VecDeque<(Instant, u64)>,
     loop_turned_at: Instant,
@@ -124,6 +139,7 @@ impl StatusValues {
 /// Shared by the loop, which writes, and the HTTP handlers, which read.
 pub struct Status {
     pub metrics: Metrics,
+    pub(crate) row_log: RowLog,
     state: Mutex<StatusValues>,
 }
 
@@ -140,12 +156,14 @@ impl Status {
             breaker: None,
             table: None,
             problems: BTreeMap::new(),
+            problem_log: BTreeMap::new(),
             published: VecDeque::new(),
             loop_turned_at: now,
             ready: false,
         };
         Self {
             metrics: Metrics::new(topics),
+            row_log: RowLog::default(),
             state: Mutex::new(state),
         }
     }
@@ -219,21 +237,19 @@ impl Status {
     }
 
     /// Replaces the problems that `source` reported before. A new problem is logged and counted
-    /// once; the end of the last one is logged.
+    /// once, and so is its end.
     pub fn set_problems(&self, source: ProblemSource, mut problems: Vec<Problem>) {
-        let before = self.replace_problems(source, &mut problems);
-        for problem in &problems {
-            if !contains(&before, problem) {
-                self.record_error(problem);
-            }
+        let lines = self.replace_problems(source, &mut problems);
+        for problem in &lines.begun {
+            self.record_error(problem);
         }
-        if problems.is_empty() && !before.is_empty() {
-            tracing::info!(?source, "resolved: {}", before[0].message);
+        for (class, message) in &lines.ended {
+            tracing::info!(%class, "resolved: {message}");
         }
     }
 
-    /// Stores the problems of a source, and sets since when each is there. Returns those before.
-    fn replace_problems(&self, source: ProblemSource, problems: &mut [Problem]) -> Vec<Problem> {
+    /// Stores the problems of a source, and sets since when each is there. Returns what to log.
+    fn replace_problems(&self, source: ProblemSource, problems: &mut [Problem]) -> Lines {
         self.with_state(|state| {
             let before = state.problems.remove(&source).unwrap_or_default();
             keep_since(problems, &before, &state.time(Instant::now()));
@@ -243,14 +259,19 @@ impl Status {
                 let class = problem.class;
                 self.metrics.set_problems(class, state.count(class));
             }
-            before
+            let log = state.problem_log.entry(source).or_default();
+            log.take(problems, source.reports())
         })
     }
 
     fn record_error(&self, problem: &Problem) {
         let class = problem.class.to_string();
         self.metrics.errors.with_label_values(&[&class]).inc();
-        tracing::warn!(%class, "{}", problem.message);
+        if problem.needs_person() {
+            tracing::error!(%class, "{}", problem.message);
+        } else {
+            tracing::warn!(%class, "{}", problem.message);
+        }
     }
 
     /// Records how many records Kafka acknowledged, for `published_per_second`.
@@ -292,13 +313,6 @@ fn keep_since(problems: &mut [Problem], before: &[Problem], now: &str) {
 fn since_of(class: ProblemClass, before: &[Problem]) -> Option<String> {
     let known = before.iter().find(|old| old.class == class)?;
     known.since.clone()
-}
-
-/// Whether a problem was reported before with this message.
-fn contains(before: &[Problem], problem: &Problem) -> bool {
-    before
-        .iter()
-        .any(|old| old.class == problem.class && old.message == problem.message)
 }
 
 fn is_within_rate_span(at: Instant, now: Instant) -> bool {
@@ -371,6 +385,7 @@ mod tests {
             rows: 5,
             capped: false,
             oldest_at: None,
+            measured_at: None,
         }));
         status.set_table(Some(table));
         status.metrics.set_backlog(Some((5, 1.5)));

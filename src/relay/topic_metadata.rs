@@ -2,7 +2,7 @@
 //! The answers go to the loop, the problems into the status report. IO, on a thread of its own,
 //! since librdkafka's request blocks. What a round requests is in [`rounds`].
 
-mod problems;
+pub(crate) mod problems;
 mod rounds;
 
 use std::{

@@ -15,6 +15,7 @@ pub(crate) mod fake_clock;
 pub(crate) mod gate;
 pub(crate) mod kubernetes;
 pub(crate) mod listeners;
+pub(crate) mod on_call;
 pub(crate) mod operator;
 pub(crate) mod own_outbox;
 pub(crate) mod pgbouncer;

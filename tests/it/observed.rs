@@ -54,7 +54,7 @@ async fn busy() -> (Database, Relay, String) {
                 .backlog
                 .as_ref()
                 .is_some_and(|backlog| backlog.rows > 0 && backlog.oldest_at.is_some());
-            let reported = [ProblemClass::KeysParked, ProblemClass::TopicNotDeclared]
+            let reported = [ProblemClass::RecordTooLarge, ProblemClass::TopicNotDeclared]
                 .map(|class| report.problems.iter().any(|problem| problem.class == class));
             let done = waits
                 && reported == [true, true]

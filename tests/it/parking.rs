@@ -3,8 +3,8 @@
 
 use outbox_relay::{
     outbox::{
-        BacklogPlan, Lane, LaneBacklog, OutboxRow, Parked, ParkedKey, ParkedRow, ParkedRows, RowId,
-        RowIdentity, Store, WantedRow, row_sql::TextReading, schema::row_statement,
+        BacklogPlan, Depth, Lane, LaneBacklog, OutboxRow, Parked, ParkedKey, ParkedRow, ParkedRows,
+        RowId, RowIdentity, Store, WantedRow, row_sql::TextReading, schema::row_statement,
     },
     report::ProblemClass,
 };
@@ -71,6 +71,7 @@ on_each_server! {
             lane: row.lane,
             attempts: 2,
             head: Some((row.id, row.event_id)),
+            class: ProblemClass::KafkaError,
         };
         assert_eq!(keys(&store, &[row.lane]).await, [expected]);
         assert_eq!(keys(&store, &lanes_but(row.lane)).await, []);
@@ -205,6 +206,16 @@ on_each_server! {
     async fn the_backlog_leaves_out_rows_of_parked_keys_and_topics(database: Database) {
         let database = database.migrated().await;
         let (store, mut admin) = (database.store(), database.as_admin().await);
+        let lane = |lane| LaneBacklog { lane, above: RowId::new(0) };
+        let mut plan = BacklogPlan {
+            lanes: Lane::all().map(lane).collect(),
+            parked: None,
+        };
+        let nothing = Depth { rows: 0, capped: false, oldest_us: None };
+        for parked in [None, Some(ParkedRows::default())] {
+            plan.parked = parked;
+            assert_eq!(store.backlog(&plan, 100).await.expect("read"), nothing);
+        }
         execute(&mut admin, "
           select outbox.enqueue('file', 'f1', 'Uploaded', '{}'),
             outbox.enqueue('file', 'f2', 'Uploaded', '{}'),
@@ -215,7 +226,6 @@ on_each_server! {
             outbox.enqueue('unknown', 'f1', 'x', '{}');
           insert into outbox.parked_key (topic, key, lane, class) values ('files', 'f1', 0, 'x')
         ").await;
-        let lane = |lane| LaneBacklog { lane, above: RowId::new(0) };
         let mut parked = ParkedRows {
             by_event_type: [("Removed".to_owned(), "removals".to_owned())].into(),
             by_aggregate_type: [("file".to_owned(), "files".to_owned())].into(),
@@ -223,10 +233,7 @@ on_each_server! {
         };
         for (topics, rows) in [(&["none"], 4), (&["removals"], 3), (&["essays"], 3)] {
             parked.topics = topics.map(str::to_owned).into();
-            let plan = BacklogPlan {
-                lanes: Lane::all().map(lane).collect(),
-                parked: Some(parked.clone()),
-            };
+            plan.parked = Some(parked.clone());
             assert_eq!(store.backlog(&plan, 100).await.expect("read").rows, rows, "{topics:?}");
         }
     }

@@ -155,7 +155,7 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
         let is_reported = report
             .problems
             .iter()
-            .any(|problem| problem.class == ProblemClass::KeysParked);
+            .any(|problem| problem.class == ProblemClass::RecordTooLarge);
         (is_reported && report.parked_keys == Some(1)).then_some(())
     })
     .await;

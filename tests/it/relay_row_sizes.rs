@@ -15,7 +15,7 @@ use crate::harness::{
 
 const KAFKA: KafkaVersion = KafkaVersion::V4_3;
 
-fn topic(name: &str) -> TopicSettings {
+pub(crate) fn topic(name: &str) -> TopicSettings {
     TopicSettings {
         name: name.to_owned(),
         event_types: vec![],
@@ -25,7 +25,12 @@ fn topic(name: &str) -> TopicSettings {
 }
 
 /// Writes a row for each number `n`: key, payload and headers are SQL expressions of it.
-async fn insert(database: &Database, topic: &str, rows: u32, [key, payload, headers]: [&str; 3]) {
+pub(crate) async fn insert(
+    database: &Database,
+    topic: &str,
+    rows: u32,
+    [key, payload, headers]: [&str; 3],
+) {
     let sql = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload, headers)
          select 'a', {key}, 'E', '{topic}', {payload}, {headers}
@@ -35,7 +40,7 @@ async fn insert(database: &Database, topic: &str, rows: u32, [key, payload, head
 }
 
 /// An expression for bytes that do not compress.
-fn noise(bytes: usize) -> String {
+pub(crate) fn noise(bytes: usize) -> String {
     let parts = bytes.div_ceil(32);
     format!(
         "(select substr(string_agg(sha256(convert_to(n || '-' || part, 'UTF8')), ''), 1, {bytes}) \

@@ -530,7 +530,7 @@ async fn a_parked_key_is_retried_under_the_new_ids() {
     )
     .await;
     let relay = Relay::start(&database, &settings).await;
-    wait_for_problem(&relay, ProblemClass::KeysParked).await;
+    wait_for_problem(&relay, ProblemClass::RecordRejected).await;
     add(&mut admin, &topic, "other").await;
     until("the other key to be published", async || {
         (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 3).then_some(())

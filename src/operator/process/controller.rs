@@ -49,8 +49,9 @@ const DEBOUNCE: Duration = Duration::from_millis(300);
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest pause after a failure that ends automatically.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(8);
-/// Longest pause after a failure that only a person can resolve.
-const PERMANENT_RETRY_PAUSE_MAX: Duration = Duration::from_mins(5);
+/// Pause after a failure that only a person can resolve, unless there are many OutboxRelays: no
+/// watch reports that the person did.
+const PERMANENT_RETRY_PAUSE: Duration = Duration::from_secs(15);
 /// Shortest and longest pause before a watch that failed is opened again, without jitter.
 const WATCH_BACKOFF: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(3));
 
@@ -294,7 +295,7 @@ impl Context {
         match error {
             None => {
                 metrics.succeeded(took);
-                cache.clear_failures(key);
+                log_success(key, cache.clear_failures(key));
             }
             Some(error) => metrics.failed(took, error.class()),
         }
@@ -314,33 +315,58 @@ impl Context {
     }
 }
 
+/// Logs that a reconciliation succeeded after a number of failures in a row.
+fn log_success(key: &RelayKey, failures: u32) {
+    if failures > 0 {
+        let (namespace, name) = (&key.namespace, &key.name);
+        tracing::info!(
+            namespace,
+            name,
+            failures,
+            "resolved: a reconciliation succeeded again"
+        );
+    }
+}
+
 fn error_policy(relay: Arc<GuardedRelay>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let key = key_of(&relay);
     let failures = context.operator.cache.count_failure(&key);
     let requested = error.retry_after().unwrap_or_default();
-    let pause = retry_pause(error.class(), failures).max(requested);
-    tracing::warn!(
-        namespace = key.namespace,
-        name = key.name,
-        class = error.class().name(),
-        failures,
-        ?pause,
-        error = error as &dyn std::error::Error,
-        "a reconciliation failed"
-    );
+    let pause = retry_pause(error.class(), failures)
+        .max(requested)
+        .max(context.min_pause());
+    log_failure(&key, error, failures);
     Action::requeue(pause)
+}
+
+/// Logs the first of several failures in a row. Those that follow are in the metrics, and in the
+/// status of the OutboxRelay.
+fn log_failure(key: &RelayKey, error: &ReconcileError, failures: u32) {
+    let (namespace, name, class) = (&key.namespace, &key.name, error.class().name());
+    let error = error as &dyn std::error::Error;
+    if failures == 1 {
+        tracing::warn!(namespace, name, class, error, "a reconciliation failed");
+    } else {
+        tracing::debug!(
+            namespace,
+            name,
+            class,
+            failures,
+            error,
+            "a reconciliation failed again"
+        );
+    }
 }
 
 /// The pause after a number of failures in a row: it doubles up to the longest of the class.
 ///
-/// A failure that only a person can resolve is retried ever more rarely. One that ends
-/// automatically is mostly the API server's; its longest pause is shorter than the one after a
-/// success, so that all objects continue soon after the API server is back.
+/// A failure that ends automatically is mostly the API server's; its longest pause is shorter than
+/// the one after a success, so that all objects continue soon after the API server is back.
 fn retry_pause(class: ErrorClass, failures: u32) -> Duration {
     let (first, longest) = match class {
         ErrorClass::Conflict => (Duration::from_millis(200), RETRY_PAUSE_MAX),
         ErrorClass::Transient => (Duration::from_secs(1), RETRY_PAUSE_MAX),
-        ErrorClass::Permanent => (Duration::from_secs(15), PERMANENT_RETRY_PAUSE_MAX),
+        ErrorClass::Permanent => (PERMANENT_RETRY_PAUSE, PERMANENT_RETRY_PAUSE),
     };
     first
         .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
@@ -390,10 +416,10 @@ mod tests {
         assert_eq!(pause(ErrorClass::Transient, 4), Duration::from_secs(8));
         assert_eq!(pause(ErrorClass::Transient, u32::MAX), RETRY_PAUSE_MAX);
         assert_eq!(pause(ErrorClass::Conflict, u32::MAX), RETRY_PAUSE_MAX);
-        assert_eq!(pause(ErrorClass::Permanent, 1), Duration::from_secs(15));
+        assert_eq!(pause(ErrorClass::Permanent, 1), PERMANENT_RETRY_PAUSE);
         assert_eq!(
             pause(ErrorClass::Permanent, u32::MAX),
-            Duration::from_mins(5)
+            PERMANENT_RETRY_PAUSE
         );
     }
 }

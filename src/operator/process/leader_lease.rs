@@ -77,11 +77,12 @@ impl LeaderLease {
     /// A write that was sent may still make this operator the holder. Call [`Self::release`] after
     /// dropping the future, or the Lease runs out only after its duration.
     pub(crate) async fn acquire(&mut self, on_read: impl Fn()) {
-        let mut logged = None;
+        let (mut logged, mut failed) = (None, None);
         loop {
             match self.read().await {
                 Ok(Step::Wait(pause)) => {
                     on_read();
+                    failed = None;
                     self.log_holder(&mut logged);
                     sleep(pause).await;
                     continue;
@@ -89,9 +90,9 @@ impl LeaderLease {
                 // Free, or ours already.
                 Ok(_) => match self.write().await {
                     Ok(()) => return,
-                    Err(error) => log_failure(&error),
+                    Err(error) => log_failure(&error, &mut failed),
                 },
-                Err(error) => log_failure(&error),
+                Err(error) => log_failure(&error, &mut failed),
             }
             sleep(POLL_INTERVAL).await;
         }
@@ -226,11 +227,13 @@ async fn within_timeout<T>(
     timeout(CALL_TIMEOUT, request).await?
 }
 
-fn log_failure(error: &CallError) {
+/// Logs a failure, unless it is the one that was logged last.
+fn log_failure(error: &CallError, logged: &mut Option<String>) {
     // Another candidate was faster.
-    if error.is_lost_race() {
+    if error.is_lost_race() || logged.as_deref() == Some(&*error.to_string()) {
         return;
     }
+    *logged = Some(error.to_string());
     tracing::warn!(
         error = error as &dyn std::error::Error,
         "failed to read or write the Lease; retrying"

@@ -194,6 +194,7 @@ async fn write_children(
         delete(target, ChildKind::MigrationJob, job).await?;
     }
     for (child, live) in due {
+        let live = live_to_keep(target, child, live).await?;
         // A Job that was deleted above makes room for one of the same name.
         let live = live.filter(|object| !plan.outdated_jobs.contains(&ObjectKey::of(object)));
         let written = write::write(target, child, live).await?;
@@ -204,6 +205,25 @@ async fn write_children(
         applied.scaled = true;
     }
     clean_up(target, plan).await
+}
+
+/// Returns the live object unless the child takes its place: one that lost its owner and cannot be
+/// changed is deleted. Others get their owner back when the child is applied.
+async fn live_to_keep(
+    target: &Target<'_>,
+    child: &Prepared,
+    live: Option<DynamicObject>,
+) -> Result<Option<DynamicObject>, ApplyError> {
+    match live {
+        Some(object)
+            if child.kind.is_immutable()
+                && ownership(&object.metadata, target.identity) == Ownership::Orphan =>
+        {
+            delete(target, child.kind, &ObjectKey::of(&object)).await?;
+            Ok(None)
+        }
+        live => Ok(live),
+    }
 }
 
 /// Removes what the manifest no longer asks for, after everything that replaces it is written.

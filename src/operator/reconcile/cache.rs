@@ -13,7 +13,11 @@ use k8s_openapi::jiff::Timestamp;
 use crate::operator::{
     children::{ChildKind, Prepared},
     identity::RelayKey,
-    reconcile::{manifest::Manifest, observe::Observed, plan::ScalingMemory},
+    reconcile::{
+        manifest::Manifest,
+        observe::Observed,
+        plan::{Migration, ScalingMemory},
+    },
 };
 
 /// Age at which cached state is read again, because watches do not report every change.
@@ -30,6 +34,10 @@ struct CacheEntry {
     failures: u32,
     status_written_at: Option<Timestamp>,
     scaling: ScalingMemory,
+    /// Value of annotation `reconcile-at` for which all children were last applied.
+    reconcile_at: Option<String>,
+    /// The last attempt of the migration failed.
+    migration_fails: bool,
     /// Number of changes that a watch reported, and of our own writes.
     changes: u64,
     /// State as of the last complete reconciliation, with the time when it was read.
@@ -160,6 +168,28 @@ impl Cache {
         }
     }
 
+    /// Forgets which children are up to date if annotation `reconcile-at` has a new value: all are
+    /// applied again, also those of kinds without a watch.
+    pub(crate) fn recheck_children(&self, key: &RelayKey, reconcile_at: Option<&str>) {
+        self.update(key, |entry| {
+            if entry.reconcile_at.as_deref() != reconcile_at {
+                entry.reconcile_at = reconcile_at.map(str::to_owned);
+                entry.children.clear();
+            }
+        });
+    }
+
+    /// Records whether the last attempt of the migration failed.
+    pub(crate) fn record_migration(&self, key: &RelayKey, migration: &Migration) {
+        self.update(key, |entry| entry.migration_fails = migration.is_failing());
+    }
+
+    /// Returns the number of objects whose migration fails.
+    pub(crate) fn failing_migrations(&self) -> usize {
+        let all = self.lock();
+        all.values().filter(|entry| entry.migration_fails).count()
+    }
+
     /// Counts a failed reconciliation. Returns the failures in a row, with this one.
     pub(crate) fn count_failure(&self, key: &RelayKey) -> u32 {
         self.update(key, |entry| {
@@ -168,9 +198,9 @@ impl Cache {
         })
     }
 
-    /// Records a reconciliation that succeeded.
-    pub(crate) fn clear_failures(&self, key: &RelayKey) {
-        self.update(key, |entry| entry.failures = 0);
+    /// Records a reconciliation that succeeded. Returns the failures in a row before it.
+    pub(crate) fn clear_failures(&self, key: &RelayKey) -> u32 {
+        self.update(key, |entry| std::mem::take(&mut entry.failures))
     }
 
     /// Returns the number of objects whose last reconciliation failed.
@@ -263,6 +293,35 @@ mod tests {
         assert!(!cache.is_up_to_date(&key(), &child("a"), Some(2), now));
         assert!(!cache.is_up_to_date(&key(), &child("a"), Some(1), now + CACHE_TTL));
         assert!(!cache.is_up_to_date(&RelayKey::new("essays", "other"), &child("a"), Some(1), now));
+    }
+
+    #[test]
+    fn a_new_value_of_reconcile_at_makes_every_child_due_once() {
+        let (cache, now) = (Cache::default(), Instant::now());
+        let is_up_to_date = |value| {
+            cache.recheck_children(&key(), value);
+            cache.is_up_to_date(&key(), &child("a"), None, now)
+        };
+        let write = || cache.record_written(&key(), &child("a"), None, now);
+        write();
+        assert!(is_up_to_date(None));
+        assert!(!is_up_to_date(Some("1")));
+        write();
+        assert!(is_up_to_date(Some("1")));
+        assert!(!is_up_to_date(Some("2")));
+    }
+
+    #[test]
+    fn migrations_that_fail_are_counted_until_they_succeed_or_their_object_is_gone() {
+        let (cache, other) = (Cache::default(), RelayKey::new("essays", "other"));
+        let retry = Migration::Start { attempt: 2 };
+        cache.record_migration(&key(), &retry);
+        cache.record_migration(&other, &retry);
+        assert_eq!(cache.failing_migrations(), 2);
+        cache.record_migration(&key(), &Migration::Off);
+        assert_eq!(cache.failing_migrations(), 1);
+        cache.forget(&other);
+        assert_eq!(cache.failing_migrations(), 0);
     }
 
     fn has_snapshot(cache: &Cache, now: Instant) -> bool {

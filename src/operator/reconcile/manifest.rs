@@ -7,7 +7,7 @@ use kube::{
 
 use crate::{
     api::{OutboxRelay, OutboxRelayStatus},
-    operator::identity::{Identity, PAUSED, is_managed},
+    operator::identity::{Identity, PAUSED, RECONCILE_AT, is_managed},
 };
 
 /// A manifest that this operator is responsible for.
@@ -16,6 +16,8 @@ pub(crate) struct Manifest {
     pub identity: Identity,
     /// Set by the annotation: nothing but the status may be written.
     pub paused: bool,
+    /// Value of annotation `reconcile-at`: a new one makes every child due.
+    pub reconcile_at: Option<String>,
     /// Status as this operator wrote it last; empty if the manifest is unreadable.
     pub status: OutboxRelayStatus,
     /// The manifest, or why this version cannot read it.
@@ -38,6 +40,7 @@ impl Manifest {
         Self {
             identity: Identity::of(&invalid.metadata),
             paused: false,
+            reconcile_at: None,
             status: OutboxRelayStatus::default(),
             content: Err(invalid.error),
         }
@@ -48,6 +51,7 @@ impl Manifest {
         Self {
             identity: Identity::of(&relay.metadata),
             paused: is_paused(&relay),
+            reconcile_at: relay.annotations().get(RECONCILE_AT).cloned(),
             status: relay.status.take().unwrap_or_default(),
             content: Ok(relay),
         }

@@ -16,13 +16,18 @@ pub(crate) use migration::{Failure, Migration};
 pub(crate) use scale::{Decision, ScalingMemory};
 pub(crate) use upgrade::{WriteResult, change, progress};
 
-use crate::operator::{
-    children::ChildKind,
-    reconcile::{
-        build::Desired,
-        observe::{MigrationJob, ObjectKey, Observed, RelayDeployment},
-        upgrade_queue::Turn,
-        validate::{DesiredReplicas, InvalidManifest, ScalingPolicy, ValidationError},
+use migration::Circumstances;
+
+use crate::{
+    api::MigrationStatus,
+    operator::{
+        children::ChildKind,
+        reconcile::{
+            build::Desired,
+            observe::{MigrationJob, ObjectKey, Observed, RelayDeployment},
+            upgrade_queue::Turn,
+            validate::{DesiredReplicas, InvalidManifest, ScalingPolicy, ValidationError},
+        },
     },
 };
 
@@ -157,6 +162,10 @@ pub(crate) struct History {
     pub generation: Option<i64>,
     pub scaling: ScalingMemory,
     pub turn: Turn,
+    /// Number of OutboxRelays whose migration fails, with this one if it does.
+    pub failing_migrations: usize,
+    /// The last migration that succeeded, from the status.
+    pub migration: Option<MigrationStatus>,
 }
 
 /// Decides what to do for a manifest of any kind.
@@ -198,7 +207,16 @@ fn relay_plan<'a>(
     let turn = history.turn;
     let job = target_job(desired, observed);
     let migration = match turn {
-        Turn::Go => migration::decide(desired, job, observed.lost_schema(), now),
+        Turn::Go => migration::decide(
+            desired,
+            job,
+            Circumstances {
+                lost: observed.lost_schema(),
+                failing: history.failing_migrations,
+                done: history.migration.as_ref(),
+                now,
+            },
+        ),
         Turn::Waiting | Turn::Stopped => Migration::Queued,
     };
     let rollout = if migration.is_done() {
@@ -425,6 +443,8 @@ mod tests {
             generation: Some(seen),
             scaling: scaling.clone(),
             turn: Turn::Go,
+            failing_migrations: 0,
+            migration: None,
         };
         relay_plan(desired, observed, &history, now())
     }
@@ -704,6 +724,8 @@ mod tests {
             generation: Some(2),
             scaling: ScalingMemory::default(),
             turn: Turn::Waiting,
+            failing_migrations: 0,
+            migration: None,
         };
         let plan = relay_plan(&desired, &observed, &history, now());
         assert_eq!(

@@ -10,6 +10,7 @@ mod ready;
 mod reports_current;
 mod scaling;
 mod schema;
+mod secret_names;
 #[cfg(test)]
 mod tests;
 
@@ -33,12 +34,14 @@ use crate::{
         reconcile::{
             apply::Applied,
             observe::Observed,
-            plan::{Migration, Plan, RelayPlan, load},
+            plan::{
+                Migration, Plan, RelayPlan,
+                load::{self, Numbers, StatusWrite},
+            },
             status::conditions::{ConditionType, Finding, Previous, State, find, repeat},
             validate::ValidatedRelay,
         },
     },
-    report::RelayReport,
 };
 
 /// Field manager of the status alone.
@@ -144,7 +147,7 @@ fn readable_status(
 ) -> OutboxRelayStatus {
     let generation = observed_generation(context);
     let deployment = observed.deployment.as_ref();
-    OutboxRelayStatus {
+    let status = OutboxRelayStatus {
         observed_generation: generation,
         conditions: conditions(context, findings, generation),
         migration: migration(outcome.plan, context.previous.migration.as_ref()),
@@ -153,8 +156,9 @@ fn readable_status(
         selector: Some(context.identity.relay_selector_text()),
         breaker: load::worst_breaker(&observed.reports),
         last_scale: scaling::last_scale(context, outcome),
-        ..numbers(context, observed)
-    }
+        ..OutboxRelayStatus::default()
+    };
+    with_numbers(context, observed, status)
 }
 
 fn observed_generation(context: &StatusInputs<'_>) -> i64 {
@@ -186,24 +190,23 @@ fn conditions(
     )
 }
 
-/// Returns a status with the numbers that relays report, and nothing else.
-fn numbers(context: &StatusInputs<'_>, observed: &Observed) -> OutboxRelayStatus {
-    let previous = context.previous;
+/// Returns the status with numbers: those that relays report if they are worth a write, or if it is
+/// written anyway.
+fn with_numbers(
+    context: &StatusInputs<'_>,
+    observed: &Observed,
+    status: OutboxRelayStatus,
+) -> OutboxRelayStatus {
+    let shown = Numbers::shown(context.previous);
+    let found = Numbers::reported(&observed.reports, context.now);
     let refresh = load::refresh(context.written_at, context.now);
-    let first = |number: fn(&RelayReport) -> Option<u64>| {
-        let mut reports = observed.reports.iter();
-        reports.find_map(|one| number(one.report.as_ref()?))
+    let unchanged = shown.clone().put_into(status.clone()) == *context.previous;
+    let write = if unchanged {
+        StatusWrite::NotNeeded
+    } else {
+        StatusWrite::Needed
     };
-    // Only the relay that owns lane 0 reports these two.
-    let parked_keys = first(|report| report.parked_keys);
-    let dead_letters = first(|report| report.dead_letters);
-    let backlog = load::total(&observed.reports);
-    OutboxRelayStatus {
-        backlog: load::to_show(previous.backlog.as_ref(), backlog, refresh),
-        parked_keys: load::count_to_show(previous.parked_keys, parked_keys, refresh),
-        dead_letters: load::count_to_show(previous.dead_letters, dead_letters, refresh),
-        ..OutboxRelayStatus::default()
-    }
+    load::to_show(shown, found, refresh, write).put_into(status)
 }
 
 /// Returns the status when the children could not be read: everything stays as it was, and stays

@@ -30,7 +30,8 @@ fn io_words(error: &io::Error) -> &'static str {
             "no answer in time: check host and port, and that the network allows the connection"
         }
         ConnectionReset | ConnectionAborted | UnexpectedEof | BrokenPipe => {
-            "the connection was closed by the other side"
+            "the connection was closed by the other side: check that the server runs, and what is \
+             between"
         }
         HostUnreachable | NetworkUnreachable => {
             "there is no route to this host: check the host, and that the network allows the \

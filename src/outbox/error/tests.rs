@@ -129,6 +129,18 @@ fn an_error_of_connecting_is_told_as_such_with_the_database() {
 }
 
 #[test]
+fn a_connection_that_broke_is_told_with_the_database_and_an_answer_is_not() {
+    let marked = |source| classify(&while_working("database 'files'", source)).to_string();
+    let text = marked(sqlx::Error::Io(io::ErrorKind::ConnectionReset.into()));
+    assert!(
+        text.starts_with("lost the connection to database 'files': ") && text.contains("check"),
+        "{text}"
+    );
+    let text = marked(sqlx::Error::from(Answer("53100", WORDS)));
+    assert!(!text.contains("lost the connection"), "{text}");
+}
+
+#[test]
 fn an_unknown_answer_keeps_its_code_and_loses_its_words() {
     let fault = answer("23001");
     assert!(fault.to_string().contains("23001"), "{fault}");

@@ -5,7 +5,7 @@
 select
   counted.depth,
   (
-    select (extract(epoch from least(greatest(min(m.created_at), timestamptz '0001-01-01 00:00:00+00'), timestamptz '9999-12-31 23:59:59.999999+00')) * 1000000)::bigint
+    select (extract(epoch from min(least(greatest(m.created_at, timestamptz '0001-01-01 00:00:00+00'), timestamptz '9999-12-31 23:59:59.999999+00'))) * 1000000)::bigint
     from unnest($1::smallint[], $2::bigint[]) as u (lane, mark)
     cross join lateral (select e.created_at from @schema@.event as e where e.lane = u.lane and e.id > u.mark order by e.id limit 1) as m
   ) as oldest,

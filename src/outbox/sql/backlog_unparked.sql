@@ -35,10 +35,9 @@ judged as (
 select
   count(*) filter (where is_parked is not true) as depth,
   (
-    extract(epoch from least(
-      greatest(min(created_at) filter (where is_parked is not true), timestamptz '0001-01-01 00:00:00+00'),
-      timestamptz '9999-12-31 23:59:59.999999+00'
-    )) * 1000000
+    extract(epoch from min(
+      least(greatest(created_at, timestamptz '0001-01-01 00:00:00+00'), timestamptz '9999-12-31 23:59:59.999999+00')
+    ) filter (where is_parked is not true)) * 1000000
   )::bigint as oldest,
   count(*) >= $3 as capped
 from judged

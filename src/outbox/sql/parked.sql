@@ -6,18 +6,18 @@
 with digest as materialized (
   select count(*)::int as listed, coalesce(bit_xor(hash_record_extended(entry, 0)), 0) as value
   from (
-    select p.topic, p.key, p.lane, p.attempts, p.head_id, p.head_event_id from @schema@.parked_key as p where p.lane = any($1::smallint[])
+    select p.topic, p.key, p.lane, p.attempts, p.head_id, p.head_event_id, p.class from @schema@.parked_key as p where p.lane = any($1::smallint[])
     union all
-    select t.topic, null, null, null, null, null from @schema@.parked_topic as t
+    select t.topic, null, null, null, null, null, null from @schema@.parked_topic as t
   ) as entry
 )
-select null as topic, null as key, null::smallint as lane, listed as attempts, value as head_id, null::uuid as head_event_id from digest
+select null as topic, null as key, null::smallint as lane, listed as attempts, value as head_id, null::uuid as head_event_id, null as class from digest
 union all
-select p.topic, p.key, p.lane, p.attempts, p.head_id, p.head_event_id
+select p.topic, p.key, p.lane, p.attempts, p.head_id, p.head_event_id, p.class
 from @schema@.parked_key as p
 where (select value from digest) is distinct from $2::bigint and p.lane = any($1::smallint[])
 union all
-select t.topic, null, null, null, null, null
+select t.topic, null, null, null, null, null, null
 from @schema@.parked_topic as t
 where (select value from digest) is distinct from $2::bigint
 order by 1 nulls first, 2

@@ -39,11 +39,13 @@ pub enum Operation {
     CountWaiting,
     CountAttention,
     ReleaseOwner,
+    FindEvent,
 }
 
 impl Operation {
     const fn text(self) -> &'static str {
         match self {
+            Self::FindEvent => "find the event",
             Self::Register => "register this relay",
             Self::BeginRenewal => "begin the renewal of the lease",
             Self::RenewLease => "renew the lease",

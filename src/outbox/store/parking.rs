@@ -55,6 +55,8 @@ pub struct ParkedKey {
     pub attempts: u32,
     /// Id and event_id of the row for which the key is parked; `None` when a person parked it.
     pub head: Option<(RowId, Uuid)>,
+    /// Why that row was rejected.
+    pub class: ProblemClass,
 }
 
 /// A row that Kafka rejected.
@@ -231,8 +233,9 @@ impl Store {
     }
 }
 
-/// Columns of `sql/parked.sql`: topic, key, lane, attempts, id and event_id of the first row. A
-/// parked topic has only the first. The row of all has a number as attempts and a digest as id.
+/// Columns of `sql/parked.sql`: topic, key, lane, attempts, id and event_id of the first row, and
+/// class. A parked topic has only the first. The row of all has a number as attempts and a digest
+/// as id.
 type ParkedColumns = (
     Option<String>,
     Option<String>,
@@ -240,6 +243,7 @@ type ParkedColumns = (
     Option<i32>,
     Option<RowId>,
     Option<Uuid>,
+    Option<String>,
 );
 
 /// Decodes the rows of `sql/parked.sql`, of which the first stands for all.
@@ -259,7 +263,7 @@ fn decode_parked(rows: &[PgRow], known: Option<ParkedDigest>) -> Result<ParkedRe
 }
 
 fn decode_digest(row: Option<ParkedColumns>) -> Result<(ParkedDigest, u32), DecodeError> {
-    let Some((None, None, None, listed, Some(digest), None)) = row else {
+    let Some((None, None, None, listed, Some(digest), None, None)) = row else {
         return Err(DecodeError::Value);
     };
     Ok((ParkedDigest(digest), decode_attempts(listed)))
@@ -270,13 +274,14 @@ fn add_parked(parked: &mut Parked, row: ParkedColumns) -> Result<(), DecodeError
     match row {
         (None, ..) => return Err(DecodeError::Value),
         (Some(topic), None, ..) => parked.topics.push(topic),
-        (Some(topic), Some(key), lane, attempts, head_id, head_event_id) => {
+        (Some(topic), Some(key), lane, attempts, head_id, head_event_id, class) => {
             parked.keys.push(ParkedKey {
                 topic,
                 key,
                 lane: decode_lane(lane)?,
                 attempts: decode_attempts(attempts),
                 head: head_id.zip(head_event_id),
+                class: decode_class(class.as_deref()),
             });
         }
     }
@@ -285,6 +290,12 @@ fn add_parked(parked: &mut Parked, row: ParkedColumns) -> Result<(), DecodeError
 
 fn decode_lane(lane: Option<i16>) -> Result<Lane, DecodeError> {
     lane.and_then(Lane::from_column).ok_or(DecodeError::Value)
+}
+
+/// A name that this version does not know is `Other`.
+fn decode_class(name: Option<&str>) -> ProblemClass {
+    let Ok(class) = name.unwrap_or_default().parse();
+    class
 }
 
 fn decode_attempts(attempts: Option<i32>) -> u32 {

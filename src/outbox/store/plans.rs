@@ -234,3 +234,12 @@ pub struct Depth {
     /// `created_at` of the oldest row, microseconds since 1970.
     pub oldest_us: Option<i64>,
 }
+
+impl Depth {
+    /// No row waits.
+    pub const EMPTY: Self = Self {
+        rows: 0,
+        capped: false,
+        oldest_us: None,
+    };
+}

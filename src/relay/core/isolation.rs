@@ -25,6 +25,7 @@ use std::{
 pub use bisect::ProbeKind;
 
 use crate::{
+    event_labels::EventLabels,
     outbox::{Lane, OutboxRow, RowFault, RowIdentity, TextColumn},
     relay::core::{
         excluded::Excluded,
@@ -122,6 +123,8 @@ pub struct RejectedRow {
     pub disposition: Disposition,
     /// Why it was not sent at all; `None` if it was.
     pub fault: Option<RowFault>,
+    /// For the log.
+    pub labels: EventLabels,
 }
 
 /// Class of a row that cannot become a record. Without a fault, it is larger than its topic takes.
@@ -182,6 +185,8 @@ struct PausedKey {
     head: Option<RowIdentity>,
     /// The column of that row whose text cannot become UTF-8, if that is why.
     column: Option<TextColumn>,
+    /// Why that row was rejected, once it was.
+    class: Option<ProblemClass>,
 }
 
 impl PausedKey {
@@ -192,16 +197,15 @@ impl PausedKey {
             pause: KeyPause::Probing,
             head: None,
             column: None,
+            class: None,
         }
     }
 
-    /// A key that is parked, for a rejected row (`head`) or by a person.
-    fn parked(lane: Lane, since: Instant, head: Option<RowIdentity>) -> Self {
+    /// A key that a person parked.
+    fn parked(lane: Lane, since: Instant) -> Self {
         Self {
-            lane,
             pause: KeyPause::Parked { since },
-            head,
-            column: None,
+            ..Self::probing(lane)
         }
     }
 
@@ -380,8 +384,10 @@ impl Isolation {
         self.parked_as_listed = false;
         let row = rejected.row;
         let paused = PausedKey {
+            head: Some(row),
             column: unreadable_column(rejected.fault),
-            ..PausedKey::parked(row.lane, now, Some(row))
+            class: Some(rejected.class),
+            ..PausedKey::parked(row.lane, now)
         };
         self.pause_key(rejected.topic, &rejected.key, paused);
     }

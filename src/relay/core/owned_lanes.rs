@@ -4,9 +4,13 @@ use std::{collections::BTreeMap, time::Instant};
 
 use crate::{
     outbox::{
-        BacklogPlan, FetchFilter, Grant, Lane, LaneBacklog, LaneWatermark, ParkedRows, RowId,
+        BacklogPlan, FetchFilter, FetchRequest, Grant, Lane, LaneBacklog, LaneWatermark,
+        ParkedRows, RowId,
     },
-    relay::core::{Core, excluded::Excluded, topic_state::TopicStates, watermarks::Watermark},
+    relay::core::{
+        Core, backlog_change::FetchExtent, excluded::Excluded, topic_state::TopicStates,
+        watermarks::Watermark,
+    },
 };
 
 /// Whether new rows of an owned lane are taken.
@@ -209,6 +213,33 @@ impl Core {
             plan.parked = self.parked_rows();
         }
         plan
+    }
+
+    /// Returns what a fetch that returned this number of rows saw of the backlog. To be called
+    /// before its rows are accepted, which moves the positions that it read from.
+    #[must_use]
+    pub fn fetch_extent(&self, request: &FetchRequest, returned: usize) -> FetchExtent {
+        if returned > 0 {
+            FetchExtent::AllReturned
+        } else if request.filter.is_none() && self.covers_backlog(request) {
+            FetchExtent::NothingWaits
+        } else {
+            FetchExtent::NothingReturned
+        }
+    }
+
+    /// Whether a fetch reads all rows that count as backlog.
+    fn covers_backlog(&self, request: &FetchRequest) -> bool {
+        self.backlog_plan().lanes.iter().all(|of| {
+            let mut reads = request.lanes.iter();
+            reads.any(|read| read.lane == of.lane && read.low <= of.above)
+        })
+    }
+
+    /// Whether a lane has rows that the last fetch could not take.
+    #[must_use]
+    pub fn has_more_rows(&self) -> bool {
+        self.kept_lanes().any(|lane| lane.has_more)
     }
 
     /// Rows that wait for a person; `None` if there are none.

@@ -14,7 +14,7 @@ use crate::{
         Content, FetchFilter, FetchRequest, Fetched, Grant, Lane, Parked, ParkedKey, RowId,
         RowText, Snapshot,
     },
-    relay::core::in_flight::SettleBatch,
+    relay::core::{backlog_change::FetchExtent, in_flight::SettleBatch},
     report::BreakerState,
     settings::{OnPoison, TopicSettings},
 };
@@ -177,6 +177,7 @@ impl Database {
             lane: row.lane,
             attempts: 1,
             head: Some((row.id, row.event_id)),
+            class: ProblemClass::RecordRejected,
         };
         Parked {
             keys: self.parked.iter().map(key).collect(),
@@ -288,6 +289,10 @@ struct World {
     /// Steps with an open breaker, and with a stalled topic.
     open: u32,
     stalled: u32,
+    /// No row of the lanes that the fetch reads was in the table.
+    nothing_waited: bool,
+    /// Fetches that showed that no row waits.
+    emptied: u32,
 }
 
 impl World {
@@ -313,6 +318,8 @@ impl World {
             sick: None,
             open: 0,
             stalled: 0,
+            nothing_waited: false,
+            emptied: 0,
         };
         world.claim();
         world
@@ -442,10 +449,17 @@ impl World {
             }
             Some((plan, None)) => {
                 let fetched = self.database.fetch(&plan);
+                let is_read = |lane| plan.lanes.iter().any(|read| read.lane == lane);
+                let mut rows = self.database.rows.values();
+                self.nothing_waited = !rows.any(|row| is_read(row.lane));
                 self.fetch = Some((plan, Some(fetched)));
             }
             Some((_, Some(_))) if self.producer.failed => self.core.on_fetch_failed(self.now),
             Some((plan, Some(fetched))) => {
+                if self.core.fetch_extent(&plan, fetched.rows.len()) == FetchExtent::NothingWaits {
+                    assert!(self.nothing_waited, "a row waits that was not fetched");
+                    self.emptied += 1;
+                }
                 for outgoing in self.core.accept(&plan, fetched, self.now) {
                     self.producer.queue.push_back((
                         outgoing.slot,
@@ -760,7 +774,7 @@ fn core(now: Instant) -> Core {
 
 /// Rows published; asserts that outages took place.
 fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
-    let (mut published, mut open, mut stalled) = (0, 0, 0);
+    let (mut published, mut open, mut stalled, mut emptied) = (0, 0, 0, 0);
     for seed in seeds {
         let mut world = World::new(seed);
         for _ in 0..600 {
@@ -771,7 +785,12 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
         published += world.log.len();
         open += world.open;
         stalled += world.stalled;
+        emptied += world.emptied;
     }
+    assert!(
+        emptied > 1000,
+        "{emptied} fetches showed that nothing waits"
+    );
     assert!(
         open > 1000 && stalled > 1000,
         "{open} steps with an open breaker, {stalled} with a stalled topic"

@@ -134,6 +134,7 @@ impl Session<'_> {
     fn report_record_problems(&mut self, now: Instant) {
         if now >= self.timers.record_problems {
             self.timers.record_problems_reported(now);
+            self.reporter.end_minutes_of_row_log(now);
             self.reporter
                 .set_problems(ProblemSource::Records, record_problems(&self.core));
             self.reporter

@@ -35,12 +35,14 @@ impl Session<'_> {
             return;
         };
         self.reporter.record_fetch(fetched.began, now);
+        let extent = self.core.fetch_extent(&fetched.request, rows.rows.len());
         let outgoing = self.core.accept(&fetched.request, rows, now);
         self.process.memory.on_id(self.core.highest_id());
         if !outgoing.is_empty() {
             self.timers.rows_fetched(now);
         }
         self.send(outgoing, ProducerRole::Main, now);
+        self.update_backlog(extent, fetched.began);
     }
 
     /// The rows of a fetch; `None` if the fetch failed, or if its rows may not be sent.

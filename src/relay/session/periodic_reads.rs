@@ -10,7 +10,10 @@ use crate::{
         fetch_facts, judge_drift,
     },
     relay::{
-        core::watermarks::XidTick,
+        core::{
+            backlog_change::{BacklogStep, FetchExtent, after_fetch},
+            watermarks::XidTick,
+        },
         session::{
             Session,
             tasks::{BacklogEnd, GapScanEnd, PurgeEnd, SchemaCheckEnd, TickEnd},
@@ -63,12 +66,33 @@ impl Session<'_> {
 
     /// Reports the backlog, or that it is unknown.
     pub(super) fn on_backlog_read(&mut self, read: BacklogEnd) {
-        self.timers.backlog_read(read.began, Instant::now());
+        let now = Instant::now();
         self.reporter.set_in_flight(self.core.in_flight());
+        let uncounted = read.result.is_ok() && !self.is_complete(&read.lanes);
         match read.result {
-            Ok(_) if !self.is_complete(&read.lanes) => self.on_lanes_uncounted(Instant::now()),
-            Ok((depth, table)) => self.reporter.set_backlog(depth, table),
+            Ok((depth, table)) if !uncounted => {
+                self.reporter.set_backlog(depth, table, read.began);
+            }
+            Ok(_) => self.reporter.clear_backlog(),
             Err(_) => self.reporter.backlog_failed(),
+        }
+        let oldest = self.reporter.oldest_age(now);
+        self.timers.backlog_read(read.began, now, oldest);
+        if uncounted {
+            self.on_lanes_uncounted(now);
+        }
+    }
+
+    /// Corrects the backlog that was reported last by what a fetch showed that began then.
+    pub(super) fn update_backlog(&mut self, extent: FetchExtent, began: Instant) {
+        let extent = match extent {
+            FetchExtent::AllReturned if self.core.has_more_rows() => FetchExtent::MoreWait,
+            extent => extent,
+        };
+        match after_fetch(self.reporter.backlog_rows(), extent) {
+            BacklogStep::Keep => {}
+            BacklogStep::ReportEmpty => self.reporter.set_backlog_empty(began),
+            BacklogStep::CountSoon => self.timers.count_backlog_soon(),
         }
     }
 
@@ -119,7 +143,7 @@ impl Session<'_> {
         self.tasks.gap_scan_position.on_page(plan, &found);
         for row in found {
             if self.core.on_straggler(row) {
-                self.report_straggler(row);
+                self.reporter.record_straggler(row);
             }
         }
     }
@@ -175,24 +199,9 @@ impl Session<'_> {
     pub(super) fn on_purged(&mut self, purged: PurgeEnd) {
         self.timers.purged(purged.began, Instant::now());
         match purged.result {
-            Ok(0) => {}
-            Ok(rows) => tracing::debug!(rows, "old rows of adopted tables were deleted"),
-            Err(error) => tracing::warn!(
-                error = %error.problem().message,
-                "old rows of adopted tables cannot be deleted; this is tried again"
-            ),
+            Ok(rows) => self.reporter.purge_succeeded(rows),
+            Err(error) => self.reporter.purge_failed(&error.problem()),
         }
-    }
-
-    fn report_straggler(&self, row: RowIdentity) {
-        self.reporter.record_straggler();
-        tracing::warn!(
-            lane = i16::from(row.lane),
-            id = row.id.get(),
-            event_id = %row.event_id,
-            "a row was found below the watermark: an id may have been drawn twice, after a \
-             restore or a TRUNCATE; see docs/restore.md"
-        );
     }
 }
 

@@ -112,7 +112,8 @@ impl Session<'_> {
         }
         self.reporter.work_succeeded(ProblemSource::Parking);
         for rejected in &rejected {
-            log_disposition(self.core.routes().name(rejected.topic), rejected);
+            let topic = self.core.routes().name(rejected.topic);
+            self.reporter.log_disposed(topic, rejected, now);
             self.core.on_disposition_done(rejected, now);
         }
     }
@@ -160,28 +161,4 @@ async fn dispose(store: Store, rows: Vec<ParkedRow>, rejected: Vec<RejectedRow>)
         (rows, _) => store.park_keys(rows).await,
     };
     DispositionEnd { rejected, result }
-}
-
-fn log_disposition(topic: &str, rejected: &RejectedRow) {
-    let (row, class) = (rejected.row, rejected.class);
-    let why = match rejected.fault {
-        None => "Kafka rejected this row".to_owned(),
-        Some(RowFault::TooLarge) => "this row is too large to be read".to_owned(),
-        Some(RowFault::NotUtf8(column)) => {
-            format!("column {} of this row is not UTF-8", column.name())
-        }
-    };
-    let what_next = match rejected.disposition {
-        Disposition::ParkKey => "its key is parked; see `outbox-relay parked list`",
-        Disposition::DeadLetter => {
-            "it was moved to dead_letter; see `outbox-relay dead-letters list`"
-        }
-    };
-    tracing::error!(
-        topic,
-        id = row.id.get(),
-        event_id = %row.event_id,
-        %class,
-        "{why}, and {what_next}"
-    );
 }

@@ -20,14 +20,14 @@ pub(super) fn record_problems(core: &Core) -> Vec<Problem> {
     for (topic, class) in paused {
         // The client for topic metadata reports a missing topic.
         if class != ProblemClass::TopicMissing {
-            problems.push(paused_topic(core.routes().name(topic), class));
+            problems.push(paused_topic(core.routes().name(topic), while_paused(class)));
         }
-    }
-    for (topic, keys) in core.parked_keys() {
-        problems.push(parked_keys(core.routes().name(topic), keys));
     }
     for (topic, row, column) in core.unreadable_rows().take(UNREADABLE_ROWS_MAX) {
         problems.push(unreadable_row(core.routes().name(topic), row, column));
+    }
+    for ((topic, class), keys) in core.parked_keys() {
+        problems.push(parked_keys(core.routes().name(topic), class, keys));
     }
     for topic in core.parked_topics() {
         problems.push(parked_topic(core.routes().name(topic)));
@@ -36,6 +36,15 @@ pub(super) fn record_problems(core: &Core) -> Vec<Problem> {
         problems.push(undeclared_topics());
     }
     problems
+}
+
+/// Class of a pause that lasts until the rejected row is found. Classes of rows are for what is
+/// left then: its parked key, which waits for a person.
+fn while_paused(class: ProblemClass) -> ProblemClass {
+    match class {
+        ProblemClass::RecordTooLarge | ProblemClass::RowUnreadable => ProblemClass::RecordRejected,
+        class => class,
+    }
 }
 
 fn paused_topic(name: &str, class: ProblemClass) -> Problem {
@@ -59,12 +68,38 @@ fn paused_topic(name: &str, class: ProblemClass) -> Problem {
     Problem::new(class, format!("topic '{name}' {why}"))
 }
 
-fn parked_keys(name: &str, keys: usize) -> Problem {
-    let message = format!(
-        "{keys} keys of topic '{name}' are parked and their rows wait: list them with \
-         `outbox-relay parked list`, then retry or skip them"
-    );
-    Problem::new(ProblemClass::KeysParked, message)
+/// Problem of parked keys of one topic, with the class of the rows that were rejected: `None` for
+/// keys that a person parked.
+fn parked_keys(name: &str, class: Option<ProblemClass>, keys: usize) -> Problem {
+    let (class, behind, next) = match class {
+        Some(class @ ProblemClass::RecordTooLarge) => (
+            class,
+            " behind a record that is too large",
+            "raise max.message.bytes (or the relay's memory limit), then run `outbox-relay parked \
+             retry`, or `parked skip`",
+        ),
+        Some(class @ ProblemClass::RowUnreadable) => (
+            class,
+            " behind a row with text that is not UTF-8",
+            "list them with `outbox-relay parked list`, skip them, and write the rows again",
+        ),
+        Some(class) => (
+            class,
+            " behind a record that Kafka rejects",
+            "list them with `outbox-relay parked list`, then retry or skip them",
+        ),
+        None => (
+            ProblemClass::KeysParked,
+            " by hand",
+            "list them with `outbox-relay parked list`, then retry them",
+        ),
+    };
+    let (count, rows) = match keys {
+        1 => ("1 key".to_owned(), "is parked"),
+        keys => (format!("{keys} keys"), "are parked"),
+    };
+    let message = format!("{count} of topic '{name}' {rows}{behind}: {next}");
+    Problem::new(class, message)
 }
 
 fn unreadable_row(name: &str, row: RowIdentity, column: TextColumn) -> Problem {
@@ -112,6 +147,49 @@ pub(super) fn kafka_throttled(
 mod tests {
     use super::*;
     use crate::settings::{SaslMechanism, SaslSettings, TlsMode, TlsSettings};
+
+    #[test]
+    fn parked_keys_are_reported_with_why_and_what_helps() {
+        use ProblemClass::{KeysParked, RecordRejected, RecordTooLarge, RowUnreadable};
+        for (class, keys, expected, begin, next) in [
+            (
+                Some(RecordTooLarge),
+                1,
+                RecordTooLarge,
+                "1 key of topic 'files.v1' is parked behind a record that is too large: ",
+                "max.message.bytes",
+            ),
+            (
+                Some(RecordRejected),
+                3,
+                RecordRejected,
+                "3 keys of topic 'files.v1' are parked behind a record that Kafka rejects: ",
+                "parked list",
+            ),
+            (
+                Some(RowUnreadable),
+                1,
+                RowUnreadable,
+                "1 key of topic 'files.v1' is parked behind a row with text that is not UTF-8: ",
+                "write the rows again",
+            ),
+            (
+                None,
+                2,
+                KeysParked,
+                "2 keys of topic 'files.v1' are parked by hand: ",
+                "then retry them",
+            ),
+        ] {
+            let Problem { class, message, .. } = parked_keys("files.v1", class, keys);
+            assert_eq!(class, expected);
+            assert!(message.starts_with(begin), "{message}");
+            assert!(message.contains(next), "{message}");
+            let longest = parked_keys(&"t".repeat(60), Some(class), 100_000).message;
+            assert!(!longest.ends_with("..."), "it is cut: {longest}");
+        }
+        assert_eq!(while_paused(RecordTooLarge), RecordRejected);
+    }
 
     #[test]
     fn a_quota_is_reported_with_user_client_id_and_milliseconds() {

@@ -7,10 +7,10 @@ use std::{
 
 use crate::{
     kafka,
-    outbox::{DatabaseClock, Depth, TableWide},
+    outbox::{DatabaseClock, Depth, RowIdentity, TableWide},
     relay::{
         connect::Connected,
-        core::{ids::Slot, in_flight::InFlight},
+        core::{RejectedRow, backlog_change::ReportedBacklog, ids::Slot, in_flight::InFlight},
         status::{ProblemSource, Status},
     },
     report::{Backlog, BreakerState, Problem, ProblemClass},
@@ -24,6 +24,10 @@ pub(super) struct Reporter<'a> {
     failing: BTreeSet<ProblemSource>,
     /// State that was reported last.
     breaker: BreakerState,
+    /// The last purge of adopted tables failed.
+    purge_fails: bool,
+    /// Backlog that was reported last.
+    backlog: ReportedBacklog,
     /// `created_at` of each slot's row, microseconds since 1970.
     created_at_us: Vec<i64>,
     /// When each slot's row was handed over.
@@ -42,6 +46,8 @@ impl<'a> Reporter<'a> {
             clock: connected.clock,
             failing: BTreeSet::new(),
             breaker: BreakerState::Closed,
+            purge_fails: false,
+            backlog: ReportedBacklog::default(),
             created_at_us: vec![0; slots],
             sent_at: vec![connected.leased_at; slots],
         }
@@ -126,28 +132,52 @@ impl<'a> Reporter<'a> {
         metrics.in_flight_bytes.set(in_flight.bytes() as i64);
     }
 
-    /// Reports the backlog of our lanes, and the numbers of the whole table if we own lane 0.
-    pub(super) fn set_backlog(&self, depth: Depth, table: Option<TableWide>) {
+    /// Reports the backlog of our lanes, counted by a statement that began then, and the numbers of
+    /// the whole table if we own lane 0.
+    pub(super) fn set_backlog(&mut self, counted: Depth, table: Option<TableWide>, began: Instant) {
         self.status.set_table(table);
-        self.set_depth(&depth);
-        self.status.set_backlog(Some(backlog(&depth)));
+        let now = Instant::now();
+        if let Some(depth) = self.backlog.count(counted, began, now, self.clock) {
+            self.set_depth(&depth, now);
+        }
     }
 
-    fn set_depth(&self, depth: &Depth) {
-        let now = Instant::now();
-        let age = depth.oldest_us.map(|us| self.seconds_since(us, now));
+    /// Reports that no row waits: a fetch of all lanes, which began then, found none.
+    pub(super) fn set_backlog_empty(&mut self, began: Instant) {
+        let depth = self.backlog.empty(began);
+        self.set_depth(&depth, Instant::now());
+    }
+
+    fn set_depth(&self, depth: &Depth, now: Instant) {
         let metrics = &self.status.metrics;
-        metrics.set_backlog(Some((depth.rows, age.unwrap_or(0.0))));
+        let age = self.oldest_age(now).as_secs_f64();
+        metrics.set_backlog(Some((depth.rows, age)));
+        let backlog = backlog(depth, self.clock.at(now));
+        self.status.set_backlog(Some(backlog));
+    }
+
+    /// Number of rows that was reported last; `None` if it is unknown.
+    pub(super) fn backlog_rows(&self) -> Option<u64> {
+        self.backlog.rows()
+    }
+
+    /// For how long the oldest row that was reported last has waited by now; zero if none waits.
+    pub(super) fn oldest_age(&self, now: Instant) -> Duration {
+        self.backlog.oldest_us().map_or(Duration::ZERO, |us| {
+            Duration::from_secs_f64(self.seconds_since(us, now))
+        })
     }
 
     /// Reports that the backlog could not be read. Metrics keep the last numbers: an alert on them
     /// must not end with an outage of the database.
-    pub(super) fn backlog_failed(&self) {
+    pub(super) fn backlog_failed(&mut self) {
+        self.backlog.forget();
         self.status.set_backlog(None);
     }
 
     /// Reports that the backlog is not known yet: there are lanes whose rows were not counted.
-    pub(super) fn clear_backlog(&self) {
+    pub(super) fn clear_backlog(&mut self) {
+        self.backlog.forget();
         self.status.set_backlog(None);
         self.status.metrics.set_backlog(None);
     }
@@ -222,9 +252,39 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// Counts a row that was found below a watermark.
-    pub(super) fn record_straggler(&self) {
+    /// Counts and logs a row that was found below a watermark.
+    pub(super) fn record_straggler(&self, row: RowIdentity) {
         self.status.metrics.stragglers.inc();
+        self.status.row_log.straggler(row, Instant::now());
+    }
+
+    /// Logs that old rows of adopted tables cannot be deleted, once until they can be again.
+    pub(super) fn purge_failed(&mut self, problem: &Problem) {
+        if !std::mem::replace(&mut self.purge_fails, true) {
+            tracing::warn!(
+                class = %problem.class,
+                error = problem.message,
+                "old rows of adopted tables cannot be deleted; this is tried again"
+            );
+        }
+    }
+
+    /// Ends the failure of a purge.
+    pub(super) fn purge_succeeded(&mut self, rows: u64) {
+        tracing::debug!(rows, "old rows of adopted tables were deleted");
+        if std::mem::take(&mut self.purge_fails) {
+            tracing::info!("resolved: old rows of adopted tables are deleted again");
+        }
+    }
+
+    /// Logs what happened to a row that is not published.
+    pub(super) fn log_disposed(&self, topic: &str, rejected: &RejectedRow, now: Instant) {
+        self.status.row_log.disposed(topic, rejected, now);
+    }
+
+    /// Logs how many lines about rows were left out in minutes that are over.
+    pub(super) fn end_minutes_of_row_log(&self, now: Instant) {
+        self.status.row_log.end_minutes(now);
     }
 }
 
@@ -248,11 +308,12 @@ fn end_problems_of_work(status: &Status) {
     }
 }
 
-/// The backlog, as the status report has it.
-fn backlog(depth: &Depth) -> Backlog {
+/// The backlog, as the status report has it, when it was counted at this time of the database.
+fn backlog(depth: &Depth, measured_at_us: i64) -> Backlog {
     Backlog {
         rows: depth.rows,
         capped: depth.capped,
         oldest_at: depth.oldest_us.map(kafka::rfc3339),
+        measured_at: Some(kafka::rfc3339(measured_at_us)),
     }
 }

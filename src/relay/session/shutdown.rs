@@ -99,7 +99,6 @@ impl Session<'_> {
 
     /// Reports that the schema was changed, and begins to shut down unless that is under way.
     pub(super) fn on_schema_changed(&mut self, problem: Problem) {
-        tracing::error!(error = problem.message, "publishing stops");
         self.reporter
             .set_problems(ProblemSource::Database, vec![problem]);
         if !self.is_shutting_down() {

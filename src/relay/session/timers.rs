@@ -22,7 +22,13 @@ const TICK_EVERY: Duration = Duration::from_millis(50);
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(5);
 /// Shortest pause between two reads of the backlog.
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
-/// Longest pause between two reads of the backlog: the operator reads the report as often.
+/// Shortest such pause while a row has waited for [`WAITS_AFTER`].
+const BACKLOG_EVERY_WAITING: Duration = Duration::from_secs(2);
+/// Age from which a row is not just on its way.
+const WAITS_AFTER: Duration = Duration::from_secs(1);
+/// Shortest such pause when a fetch showed that the number has changed.
+const BACKLOG_AGAIN: Duration = Duration::from_secs(1);
+/// Longest pause between two reads of the backlog, however long they take.
 const BACKLOG_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Shortest pause between two gap scans.
 const GAP_SCAN_EVERY: Duration = Duration::from_secs(30);
@@ -58,6 +64,8 @@ pub(super) struct Timers {
     pub(super) renewal: Instant,
     pub(super) tick: Instant,
     pub(super) backlog: Instant,
+    /// When the backlog may be read although its time has not come.
+    backlog_again: Instant,
     pub(super) gap_scan: Instant,
     pub(super) schema_check: Instant,
     pub(super) purge: Instant,
@@ -82,6 +90,7 @@ impl Timers {
             renewal: now + RENEW_EVERY,
             tick: now,
             backlog: now,
+            backlog_again: now,
             gap_scan: now + GAP_SCAN_EVERY,
             schema_check: now + SCHEMA_CHECK_EVERY,
             purge: now + PURGE_EVERY,
@@ -132,10 +141,23 @@ impl Timers {
         self.tick = now + TICK_EVERY;
     }
 
-    /// The backlog was read. Scaling depends on it, so it never gets older than
-    /// [`BACKLOG_PAUSE_MAX`]: an old number under a growing backlog would say that nothing waits.
-    pub(super) fn backlog_read(&mut self, began: Instant, now: Instant) {
-        self.backlog = next_read(began, now, BACKLOG_EVERY).min(now + BACKLOG_PAUSE_MAX);
+    /// The backlog was read, and its oldest row has waited for `oldest`. Scaling depends on it, so
+    /// it never gets older than [`BACKLOG_PAUSE_MAX`]: an old number under a growing backlog would
+    /// say that nothing waits.
+    pub(super) fn backlog_read(&mut self, began: Instant, now: Instant, oldest: Duration) {
+        let pause = if oldest < WAITS_AFTER {
+            BACKLOG_EVERY
+        } else {
+            BACKLOG_EVERY_WAITING
+        };
+        let latest = now + BACKLOG_PAUSE_MAX;
+        self.backlog = next_read(began, now, pause).min(latest);
+        self.backlog_again = next_read(began, now, BACKLOG_AGAIN).min(latest);
+    }
+
+    /// The number of waiting rows has changed: it is counted as soon as the last count allows.
+    pub(super) fn count_backlog_soon(&mut self) {
+        self.backlog = self.backlog.min(self.backlog_again);
     }
 
     /// A gap scan ended.
@@ -237,5 +259,34 @@ impl Session<'_> {
         .flatten()
         .min()
         .map(|at| at.max(timers.database))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backlog_is_read_as_often_as_it_changes_and_as_its_cost_allows() {
+        let start = Instant::now();
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        for (took, oldest, soon, pause) in [
+            (ms(1), s(0), false, s(5)),
+            (ms(1), ms(999), false, s(5)),
+            (ms(1), s(1), false, s(2)),
+            (ms(1), s(0), true, s(1)),
+            (ms(30), s(1), false, s(3)),
+            (ms(30), s(0), true, s(3)),
+            (ms(400), s(9), false, s(15)),
+            (ms(400), s(9), true, s(15)),
+        ] {
+            let mut timers = Timers::new(start);
+            timers.backlog_read(start, start + took, oldest);
+            if soon {
+                timers.count_backlog_soon();
+            }
+            let found = timers.backlog - (start + took);
+            assert_eq!(found, pause, "{took:?} {oldest:?} {soon}");
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem
 }
 
 /// Problem that keeps the cluster from being used; `servers` are its bootstrap servers.
-pub(super) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
+pub(crate) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
     let why = match class {
         ProblemClass::KafkaAuthenticationFailed => {
             "refused the login: check spec.kafka.sasl and its Secret"
@@ -43,7 +43,7 @@ pub(super) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
 }
 
 /// Problem of a declared topic; `None` when the contract holds for it.
-pub(super) fn topic_problem(
+pub(crate) fn topic_problem(
     name: &str,
     state: TopicDescription,
     limits: TopicLimits,

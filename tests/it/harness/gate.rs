@@ -69,7 +69,12 @@ impl Way {
 impl Gate {
     /// An open gate to a server.
     pub(crate) async fn open(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::open_on("127.0.0.1", server).await
+    }
+
+    /// An open gate to a server, for clients that reach it at this address of the machine.
+    pub(crate) async fn open_on(host: &str, server: SocketAddr) -> Self {
+        let listener = TcpListener::bind((host, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (is_open, mut opened) = watch::channel(true);
         let way = Arc::<Way>::default();

@@ -15,8 +15,9 @@ use k8s_openapi::{
 };
 
 use crate::{
+    api::Template,
     operator::{
-        identity::{GENERATION, REVISION_HASH, SPEC_HASH, hash8},
+        identity::{GENERATION, RELAY_CONTAINER, REVISION_HASH, SPEC_HASH, hash8},
         reconcile::{
             build::pod::{HTTP, arguments, container, pod, pod_meta},
             validate::ValidatedRelay,
@@ -110,7 +111,7 @@ fn relay_container(relay: &ValidatedRelay) -> Container {
     let address = format!("[::]:{HTTP_PORT}");
     Container {
         args: Some(arguments("run", "--listen", &address)),
-        env: Some(environment()),
+        env: Some(environment(&relay.template)),
         ports: Some(vec![http_port()]),
         // The liveness probe checks that the loop of the relay runs. An outage of database or Kafka
         // makes a relay unready; a restart would not help.
@@ -124,20 +125,22 @@ fn relay_container(relay: &ValidatedRelay) -> Container {
             failure_threshold: Some(3),
             ..probe("/readyz")
         }),
-        ..container("relay", relay)
+        ..container(RELAY_CONTAINER, relay)
     }
 }
 
-fn environment() -> Vec<EnvVar> {
+fn environment(template: &Template) -> Vec<EnvVar> {
     let (tunables, huge_pages) = RELAY_ENVIRONMENT;
-    vec![
+    let mut all = vec![
         pod_name(),
         EnvVar {
             name: tunables.to_owned(),
             value: Some(huge_pages.to_owned()),
             value_from: None,
         },
-    ]
+    ];
+    all.extend(template.env.iter().cloned());
+    all
 }
 
 fn pod_name() -> EnvVar {

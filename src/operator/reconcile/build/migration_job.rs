@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 
 use crate::operator::{
-    identity::{ATTEMPT, Identity, RECONCILE_AT, REVISION_HASH, hash8},
+    identity::{ATTEMPT, Identity, MIGRATION_CONTAINER, RECONCILE_AT, REVISION_HASH, hash8},
     reconcile::{
         build::pod::{arguments, container, pod, pod_meta},
         validate::{MigrationTarget, ValidatedRelay},
@@ -106,7 +106,7 @@ fn migration_container(relay: &ValidatedRelay) -> Container {
     Container {
         args: Some(arguments("migrate", "--result", TERMINATION_MESSAGE)),
         termination_message_path: Some(TERMINATION_MESSAGE.to_owned()),
-        ..container("migrate", relay)
+        ..container(MIGRATION_CONTAINER, relay)
     }
 }
 
@@ -170,6 +170,33 @@ mod tests {
         });
         let pod = built(&relay)["spec"]["template"]["spec"].clone();
         assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}));
+    }
+
+    #[test]
+    fn variables_of_the_manifest_are_those_of_migrations_and_relays() {
+        let relay = validated_with(|r| {
+            r.spec.template.env =
+                serde_json::from_value(json!([{"name": "RUST_LOG", "value": "debug"}]))
+                    .expect("variables");
+            r.spec.template.env_from =
+                serde_json::from_value(json!([{"configMapRef": {"name": "shared"}}]))
+                    .expect("sources");
+        });
+        let deployment = serde_json::to_value(super::super::deployment::build(&relay));
+        let deployment = deployment.expect("JSON");
+        for (object, own) in [(built(&relay), 0), (deployment, 2)] {
+            let container = &object["spec"]["template"]["spec"]["containers"][0];
+            let variables = container["env"].as_array().expect("variables");
+            assert_eq!(variables.len(), own + 1);
+            assert_eq!(
+                variables[own],
+                json!({"name": "RUST_LOG", "value": "debug"})
+            );
+            assert_eq!(
+                container["envFrom"],
+                json!([{"configMapRef": {"name": "shared"}}])
+            );
+        }
     }
 
     #[test]

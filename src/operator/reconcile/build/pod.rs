@@ -52,6 +52,8 @@ pub(super) fn container(name: &str, relay: &ValidatedRelay) -> Container {
         name: name.to_owned(),
         image: Some(relay.image.clone()),
         command: Some(vec![PROGRAM.to_owned()]),
+        env: some_list(&relay.template.env),
+        env_from: some_list(&relay.template.env_from),
         resources: Some(resources(relay.template.resources.as_ref())),
         security_context: Some(no_privileges()),
         volume_mounts: Some(mounts.into()),

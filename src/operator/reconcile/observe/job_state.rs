@@ -16,7 +16,7 @@ use crate::operator::{
     reconcile::observe::{
         ObjectKey,
         deployment_state::mounted_config_map,
-        pod_state::{MigrationPod, cut, migration_pod},
+        pod_state::{ContainerEnd, MigrationPod, cut, migration_pod},
     },
 };
 
@@ -72,6 +72,7 @@ pub(super) fn migration_jobs(
 
 fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
     let key = ObjectKey::of(job);
+    let pod = migration_pod(&key.uid, pods);
     let annotations = job.annotations();
     let attempt = annotations
         .get(ATTEMPT)
@@ -82,8 +83,8 @@ fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
         revision_hash: annotation(annotations, REVISION_HASH),
         created_at: time_or_epoch(job.creation_timestamp().as_ref()),
         config_map: config_map(job),
-        outcome: outcome(job),
-        pod: migration_pod(&key.uid, pods),
+        outcome: outcome(job, pod.as_ref()),
+        pod,
         refusal: None,
         key,
     }
@@ -97,8 +98,27 @@ fn time_or_epoch(time: Option<&Time>) -> Timestamp {
     time.map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
-fn outcome(job: &Job) -> JobOutcome {
-    end(job).map_or(JobOutcome::Unfinished, ended)
+/// Returns how a Job ended. A container that somebody injects may run on after the migration: then
+/// the Job has no end, and fails at its deadline.
+fn outcome(job: &Job, pod: Option<&MigrationPod>) -> JobOutcome {
+    match (
+        end(job),
+        pod.and_then(|pod| pod.ended_beside_others.as_ref()),
+    ) {
+        (Some(end), _) => ended(end),
+        (None, Some(end)) => container_ended(end),
+        (None, None) => JobOutcome::Unfinished,
+    }
+}
+
+fn container_ended(&ContainerEnd { at, exit_code }: &ContainerEnd) -> JobOutcome {
+    match exit_code {
+        0 => JobOutcome::Succeeded { at },
+        code => JobOutcome::Failed {
+            at,
+            cause: format!("the migration ended with exit code {code}"),
+        },
+    }
 }
 
 /// Returns the outcome of a Job that has this condition.
@@ -150,9 +170,8 @@ mod tests {
     #[test]
     fn only_a_final_condition_ends_a_job() {
         let with = |type_: &str| {
-            outcome(&job(
-                json!({"conditions": [{"type": type_, "status": "True", "message": "m"}]}),
-            ))
+            let ended = json!({"conditions": [{"type": type_, "status": "True", "message": "m"}]});
+            outcome(&job(ended), None)
         };
         assert_eq!(with("FailureTarget"), JobOutcome::Unfinished);
         assert_eq!(with("SuccessCriteriaMet"), JobOutcome::Unfinished);

@@ -6,10 +6,14 @@ use k8s_openapi::api::{
     apps::v1::ReplicaSet,
     core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition},
 };
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::{
-    operator::ownership::controller_uid,
+    operator::{
+        identity::{MIGRATION_CONTAINER, RELAY_CONTAINER},
+        ownership::controller_uid,
+    },
     report::{MigrationReport, Problem},
 };
 
@@ -37,6 +41,15 @@ pub(crate) struct MigrationPod {
     pub report: Option<MigrationReport>,
     /// How it ended, as the kubelet reports it.
     pub end: Option<String>,
+    /// How its container ended although the pod runs on: an injected container does not end.
+    pub ended_beside_others: Option<ContainerEnd>,
+}
+
+/// End of the container that migrates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ContainerEnd {
+    pub at: Timestamp,
+    pub exit_code: i32,
 }
 
 /// Returns the pods that our Deployment controls through its ReplicaSets. No other pod is asked for
@@ -76,16 +89,43 @@ pub(super) fn migration_pod(job_uid: &str, pods: &[Pod]) -> Option<MigrationPod>
         waiting: waiting(pod),
         report: message.and_then(read_report),
         end: end.map(end_text),
+        ended_beside_others: end.filter(|_| runs_on(pod)).map(container_end),
     })
 }
 
+/// Returns how the container that migrates ended; others of the pod were injected.
 fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
-    containers(pod).find_map(|container| container.state.as_ref()?.terminated.as_ref())
+    let statuses = pod.status.iter();
+    let mut containers = statuses.flat_map(|status| status.container_statuses.iter().flatten());
+    let own = containers.find(|container| container.name == MIGRATION_CONTAINER)?;
+    own.state.as_ref()?.terminated.as_ref()
 }
 
+/// Returns whether a pod goes on although one of its containers may have ended. One that is being
+/// deleted, such as for an eviction, does not.
+fn runs_on(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
+}
+
+fn container_end(end: &ContainerStateTerminated) -> ContainerEnd {
+    let at = end.finished_at.as_ref().map(|time| time.0);
+    ContainerEnd {
+        at: at.unwrap_or(Timestamp::UNIX_EPOCH),
+        exit_code: end.exit_code,
+    }
+}
+
+/// Returns all containers: those that come first, native sidecars included, before the others.
 fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
-    status.flat_map(|status| status.container_statuses.iter().flatten())
+    status.flat_map(|status| {
+        let first = status.init_container_statuses.iter().flatten();
+        first.chain(status.container_statuses.iter().flatten())
+    })
 }
 
 fn end_text(end: &ContainerStateTerminated) -> String {
@@ -117,7 +157,9 @@ pub(crate) fn cut(text: &str) -> String {
 /// seconds are no reason.
 fn waiting(pod: &Pod) -> Option<String> {
     let unscheduled = unscheduled(pod).map(scheduling_problem);
-    unscheduled.or_else(|| waiting_container(pod))
+    unscheduled
+        .or_else(|| waiting_container(pod))
+        .or_else(|| killed_for_memory(pod))
 }
 
 /// Returns the condition that reports a pod without a node.
@@ -141,18 +183,42 @@ fn with_message(reason: &str, message: Option<&str>) -> String {
 /// Returns why the first container that waits does so; nothing if it waits for something that every
 /// container waits for.
 fn waiting_container(pod: &Pod) -> Option<String> {
-    let (container, waiting) = containers(pod)
-        .find_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?)))?;
-    let reason = waiting.reason.as_deref()?;
-    if matches!(reason, "ContainerCreating" | "PodInitializing") {
-        return None;
-    }
-    let text = with_message(reason, waiting.message.as_deref());
-    Some(match last_end(container) {
-        // First: a long message of the kubelet must not cut it off.
-        Some(end) => cut(&format!("last end: {end}; {text}")),
-        None => text,
+    containers(pod).find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref()?;
+        if matches!(reason, "ContainerCreating" | "PodInitializing") {
+            return None;
+        }
+        let text = with_message(reason, waiting.message.as_deref());
+        let text = match last_end(container) {
+            // First: a long message of the kubelet must not cut it off.
+            Some(end) => format!("last end: {end}; {text}"),
+            None => text,
+        };
+        Some(cut(&format!("{}{text}", injected_name(container))))
     })
+}
+
+/// Returns the name of a container that is not ours; nothing for ours.
+fn injected_name(container: &ContainerStatus) -> String {
+    match container.name.as_str() {
+        RELAY_CONTAINER | MIGRATION_CONTAINER => String::new(),
+        other => format!("container '{other}': "),
+    }
+}
+
+/// Returns how the kubelet killed a container for its memory that runs again and is not ready yet.
+fn killed_for_memory(pod: &Pod) -> Option<String> {
+    let killed = containers(pod).find(|container| {
+        let last = container.last_state.as_ref();
+        let end = last.and_then(|state| state.terminated.as_ref());
+        !container.ready && end.and_then(|end| end.reason.as_deref()) == Some("OOMKilled")
+    })?;
+    let (name, end) = (injected_name(killed), last_end(killed)?);
+    let restarts = killed.restart_count;
+    Some(format!(
+        "{name}last end: {end}; it has been restarted, restarts so far: {restarts}"
+    ))
 }
 
 /// Returns how a container ended that is to be started again: the kubelet kills one that exceeds
@@ -193,7 +259,7 @@ mod tests {
 
     fn container(state: serde_json::Value) -> Pod {
         let status = json!({
-            "name": "c",
+            "name": "migrate",
             "image": "",
             "imageID": "",
             "ready": false,
@@ -262,6 +328,74 @@ mod tests {
             super::waiting(&crashed).as_deref(),
             Some("last end: OOMKilled, exit code 137; CrashLoopBackOff: back-off 40s")
         );
+    }
+
+    /// A pod whose own container has this state, beside an injected one that runs.
+    fn beside_a_sidecar(state: &serde_json::Value, phase: &str) -> Pod {
+        let status = |name: &str, state: &serde_json::Value| {
+            json!({"name": name, "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "state": state})
+        };
+        let sidecar = status("a-proxy", &json!({"running": {}}));
+        pod(json!({"phase": phase, "containerStatuses": [sidecar, status("migrate", state)]}))
+    }
+
+    #[test]
+    fn a_migration_ends_with_its_own_container_whatever_was_injected() {
+        let report = r#"{"problem": {"class": "Unreachable", "message": "m"}}"#;
+        let ended = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": report,
+            "finishedAt": "2026-01-01T12:00:00Z"}});
+        let of = |pod: Pod| migration_pod("set", &[pod]).expect("a pod");
+        let found = of(beside_a_sidecar(&ended, "Running"));
+        let end = found.ended_beside_others.expect("it ended");
+        assert_eq!(
+            (end.exit_code, end.at.to_string()),
+            (1, "2026-01-01T12:00:00Z".to_owned())
+        );
+        assert!(found.report.is_some_and(|report| report.problem.is_some()));
+        let with_its_pod = of(beside_a_sidecar(&ended, "Failed"));
+        assert_eq!(with_its_pod.ended_beside_others, None, "the Job decides");
+        let mut evicted = beside_a_sidecar(&ended, "Running");
+        evicted.metadata.deletion_timestamp =
+            serde_json::from_value(json!("2026-01-01T12:00:00Z")).ok();
+        assert_eq!(
+            of(evicted).ended_beside_others,
+            None,
+            "the Job makes another pod"
+        );
+        let running = of(beside_a_sidecar(&json!({"running": {}}), "Running"));
+        assert_eq!((running.end, running.ended_beside_others), (None, None));
+    }
+
+    #[test]
+    fn an_injected_container_that_keeps_a_pod_from_running_is_named() {
+        let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "m"}});
+        let status = json!({"name": "a-proxy", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": waiting});
+        let own = json!({"name": "relay", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"waiting": {"reason": "PodInitializing"}}});
+        let found = pod(json!({"initContainerStatuses": [status], "containerStatuses": [own]}));
+        assert_eq!(
+            super::waiting(&found).as_deref(),
+            Some("container 'a-proxy': ImagePullBackOff: m")
+        );
+    }
+
+    #[test]
+    fn a_container_that_was_killed_for_its_memory_says_so_until_it_is_ready() {
+        let status = |ready: bool, reason: &str| {
+            pod(
+                json!({"containerStatuses": [{"name": "relay", "image": "", "imageID": "",
+                "ready": ready, "restartCount": 2, "state": {"running": {}},
+                "lastState": {"terminated": {"exitCode": 137, "reason": reason}}}]}),
+            )
+        };
+        assert_eq!(
+            super::waiting(&status(false, "OOMKilled")).as_deref(),
+            Some("last end: OOMKilled, exit code 137; it has been restarted, restarts so far: 2")
+        );
+        assert_eq!(super::waiting(&status(true, "OOMKilled")), None);
+        assert_eq!(super::waiting(&status(false, "Error")), None);
     }
 
     #[test]

@@ -4,10 +4,14 @@
 //! (no Job) --> Start --> Running --> Succeeded     a Job that succeeded stays as the record of it
 //!                ^          |  ^
 //!                |          |  `--- Refused        no pod after 20 s; the Job controller retries
-//!                |          v                       back-off 10 s to 5 min, or `reconcile-at`
-//!                |------- Failed
+//!                |          v                       every 10 s where a person corrects the cause,
+//!                |------- Failed                   else after 10 s to 5 min; or `reconcile-at`
 //!                `------- Lost <-- Succeeded       relays find the schema missing or too old
 //! ```
+//!
+//! The operator may read no Secret and connects to no database: only another attempt shows that a
+//! person corrected one. An attempt that fails before it locks anything is cheap, so these follow
+//! each other quickly, unless many migrations fail.
 //!
 //! A Job whose pod does not run starts again when its pods would differ from those of a new Job: a
 //! change of the manifest may have removed the cause.
@@ -17,14 +21,23 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    api::MigrationStatus,
     operator::reconcile::{
         build::Desired,
         observe::{JobOutcome, MigrationJob, MigrationPod},
         validate::MigrationTarget,
     },
-    report::Problem,
+    report::{Problem, ProblemClass},
 };
 
+/// Time from the start of an attempt to the next one, where a person may correct the cause at any
+/// moment.
+const PROBE_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
+/// Shortest pause between the end of such an attempt and the next one.
+const PROBE_PAUSE_MIN: SignedDuration = SignedDuration::from_secs(2);
+/// Part of the interval that each migration that fails takes: all together start at most one
+/// attempt in this time.
+const PROBE_INTERVAL_OF_EACH: SignedDuration = SignedDuration::from_secs(1);
 /// Pause after the first failed attempt; it doubles with each further one.
 const BACKOFF_MIN: SignedDuration = SignedDuration::from_secs(10);
 /// Longest pause between two attempts.
@@ -65,6 +78,8 @@ pub(crate) enum Migration {
         attempt: u32,
         cause: Failure,
         again_at: Timestamp,
+        /// Time between two attempts, if it does not grow.
+        every: Option<SignedDuration>,
     },
     /// The last attempt succeeded, but relays find the schema missing or too old by now: the
     /// database may have been created again. The next attempt starts at `again_at`.
@@ -97,6 +112,11 @@ impl Migration {
         )
     }
 
+    /// Returns whether the last attempt failed, or another one runs after it.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.is_retry() || matches!(self, Self::Failed { .. })
+    }
+
     /// Returns when something is due that no watch reports.
     pub(super) fn requeue_after(&self, now: Timestamp) -> Option<Duration> {
         let due_in = self.due_at()?.duration_since(now);
@@ -117,21 +137,37 @@ impl Migration {
     }
 }
 
-/// Decides what comes next, from the Job of the current target if there is one. `lost` is the
-/// problem of a relay that finds the schema missing or too old.
+/// What decides about the next attempt, beside the Job.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Circumstances<'a> {
+    /// Problem of a relay that finds the schema missing or too old.
+    pub lost: Option<&'a Problem>,
+    /// Number of OutboxRelays whose migration fails, with this one.
+    pub failing: usize,
+    /// The last migration that succeeded, from the status.
+    pub done: Option<&'a MigrationStatus>,
+    pub now: Timestamp,
+}
+
+/// Decides what comes next, from the Job of the current target if there is one.
 pub(super) fn decide(
     desired: &Desired,
     job: Option<&MigrationJob>,
-    lost: Option<&Problem>,
-    now: Timestamp,
+    circumstances: Circumstances<'_>,
 ) -> Migration {
+    let Circumstances {
+        lost,
+        failing,
+        done,
+        now,
+    } = circumstances;
     let Some(target) = &desired.relay.migration else {
         return Migration::Off;
     };
     let Some(job) = job else {
         return Migration::Start { attempt: 1 };
     };
-    match &job.outcome {
+    match &known_outcome(target, job, done) {
         JobOutcome::Unfinished if is_replaced(desired, job) => Migration::Start {
             attempt: job.attempt,
         },
@@ -140,7 +176,31 @@ pub(super) fn decide(
             Some(problem) => again_if_due(target, job, *at, problem, now),
             None => succeeded(job, *at),
         },
-        JobOutcome::Failed { at, cause } => failed(target, job, &Failed { at: *at, cause }, now),
+        JobOutcome::Failed { at, cause } => {
+            let end = Failed {
+                at: *at,
+                cause: explanation(job.pod.as_ref(), cause),
+            };
+            failed(target, job, end, failing, now)
+        }
+    }
+}
+
+/// Returns how a Job ended. One with an injected container fails at its deadline, after the
+/// migration has succeeded: by then only the status shows that it did.
+fn known_outcome(
+    target: &MigrationTarget,
+    job: &MigrationJob,
+    done: Option<&MigrationStatus>,
+) -> JobOutcome {
+    let done_at = done
+        .filter(|done| done.hash == target.hash)
+        .and_then(|done| done.completed_at.as_ref());
+    match (&job.outcome, done_at) {
+        (JobOutcome::Failed { .. }, Some(at)) if at.0 >= job.created_at => {
+            JobOutcome::Succeeded { at: at.0 }
+        }
+        (outcome, _) => outcome.clone(),
     }
 }
 
@@ -229,18 +289,24 @@ fn after(at: Timestamp, pause: SignedDuration) -> Timestamp {
     at.checked_add(pause).unwrap_or(Timestamp::MAX)
 }
 
-struct Failed<'a> {
+/// How an attempt ended.
+struct Failed {
     at: Timestamp,
-    cause: &'a str,
+    cause: Failure,
 }
 
 fn failed(
     target: &MigrationTarget,
     job: &MigrationJob,
-    end: &Failed<'_>,
+    end: Failed,
+    failing: usize,
     now: Timestamp,
 ) -> Migration {
-    let again_at = after(end.at, pause(job.attempt));
+    let every = is_corrected_outside(&end.cause).then(|| probe_interval(failing));
+    let again_at = match every {
+        Some(every) => after(job.created_at, every).max(after(end.at, PROBE_PAUSE_MIN)),
+        None => after(end.at, pause(job.attempt)),
+    };
     if is_requested(target, job) || now >= again_at {
         return Migration::Start {
             attempt: job.attempt.saturating_add(1),
@@ -248,9 +314,45 @@ fn failed(
     }
     Migration::Failed {
         attempt: job.attempt,
-        cause: explanation(job.pod.as_ref(), end.cause),
+        cause: end.cause,
         again_at,
+        every,
     }
+}
+
+/// Returns whether a person corrects the cause in a place that the operator does not see: a Secret,
+/// a server, its roles. Attempts that end with these problems end early and hold no lock for long.
+fn is_corrected_outside(cause: &Failure) -> bool {
+    use ProblemClass::{
+        AuthenticationFailed, DatabaseMissing, DatabaseReadOnly, InsufficientPrivilege,
+        InvalidSettings, RoleMissing, SchemaClaimedByOther, SecretInvalid, SecretMissing,
+        TlsFailed, Unreachable,
+    };
+    matches!(
+        cause,
+        Failure::Reported(problem) if matches!(
+            problem.class,
+            AuthenticationFailed
+                | DatabaseMissing
+                | DatabaseReadOnly
+                | InsufficientPrivilege
+                | InvalidSettings
+                | RoleMissing
+                | SchemaClaimedByOther
+                | SecretInvalid
+                | SecretMissing
+                | TlsFailed
+                | Unreachable
+        )
+    )
+}
+
+/// Returns the time from the start of an attempt to the next one, for `failing` migrations.
+fn probe_interval(failing: usize) -> SignedDuration {
+    let failing = i32::try_from(failing).unwrap_or(i32::MAX);
+    PROBE_INTERVAL_OF_EACH
+        .saturating_mul(failing)
+        .clamp(PROBE_INTERVAL, BACKOFF_MAX)
 }
 
 fn explanation(pod: Option<&MigrationPod>, cause: &str) -> Failure {
@@ -289,6 +391,21 @@ mod tests {
         },
         report::{MigrationReport, ProblemClass},
     };
+
+    fn decide(
+        desired: &Desired,
+        job: Option<&MigrationJob>,
+        lost: Option<&Problem>,
+        now: Timestamp,
+    ) -> Migration {
+        let circumstances = Circumstances {
+            lost,
+            failing: 1,
+            done: None,
+            now,
+        };
+        super::decide(desired, job, circumstances)
+    }
 
     fn target() -> MigrationTarget {
         validated().migration.expect("policy Apply")
@@ -330,6 +447,7 @@ mod tests {
             waiting: None,
             report: Some(report),
             end: Some("Error, exit code 1".to_owned()),
+            ended_beside_others: None,
         }
     }
 
@@ -372,6 +490,7 @@ mod tests {
                 waiting: waiting.map(str::to_owned),
                 report: None,
                 end: None,
+                ended_beside_others: None,
             };
             MigrationJob {
                 pod: Some(pod),
@@ -474,6 +593,75 @@ mod tests {
             decide(&requested, Some(&job), None, now()),
             Migration::Failed { .. }
         ));
+    }
+
+    #[test]
+    fn what_a_person_corrects_elsewhere_is_tried_every_ten_seconds_whatever_the_attempt() {
+        let started = |class, failing, seconds| {
+            let job = MigrationJob {
+                attempt: 30,
+                created_at: at(-9),
+                pod: Some(pod(Some(Problem::new(class, "why")))),
+                ..failed_job()
+            };
+            let circumstances = Circumstances {
+                lost: None,
+                failing,
+                done: None,
+                now: at(seconds),
+            };
+            super::decide(&desired(), Some(&job), circumstances) == Migration::Start { attempt: 31 }
+        };
+        for class in [
+            ProblemClass::SecretMissing,
+            ProblemClass::SecretInvalid,
+            ProblemClass::AuthenticationFailed,
+            ProblemClass::Unreachable,
+            ProblemClass::TlsFailed,
+            ProblemClass::DatabaseMissing,
+            ProblemClass::DatabaseReadOnly,
+            ProblemClass::RoleMissing,
+            ProblemClass::InsufficientPrivilege,
+            ProblemClass::SchemaClaimedByOther,
+        ] {
+            assert!(!started(class, 1, 1), "{class}: the pause after its end");
+            assert!(started(class, 1, 2), "{class}");
+            assert!(started(class, 10, 2), "{class}");
+            assert!(!started(class, 60, 50), "{class}: each has its share");
+            assert!(started(class, 60, 51), "{class}");
+            assert!(started(class, usize::MAX, 291), "{class}");
+        }
+        for class in [
+            ProblemClass::LockTimeout,
+            ProblemClass::DatabaseFull,
+            ProblemClass::AdoptionRefused,
+            ProblemClass::DatabaseError,
+        ] {
+            assert!(!started(class, 1, 299), "{class} would disturb writers");
+            assert!(started(class, 1, 300), "{class}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_failed_after_its_migration_had_succeeded_is_a_success() {
+        let done = |hash: &str, at: Timestamp| MigrationStatus {
+            hash: hash.to_owned(),
+            schema_version: Some(1),
+            completed_at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at)),
+        };
+        let job = failed_job();
+        let decided = |done: &MigrationStatus| {
+            let circumstances = Circumstances {
+                lost: None,
+                failing: 1,
+                done: Some(done),
+                now: at(1),
+            };
+            super::decide(&desired(), Some(&job), circumstances).is_done()
+        };
+        assert!(decided(&done(&target().hash, job.created_at)));
+        assert!(!decided(&done(&target().hash, at(-1))), "an earlier Job's");
+        assert!(!decided(&done("another", job.created_at)), "another target");
     }
 
     #[test]

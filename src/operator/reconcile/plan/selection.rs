@@ -68,6 +68,8 @@ mod tests {
             generation: Some(3),
             scaling: ScalingMemory::default(),
             turn: Turn::Go,
+            failing_migrations: 0,
+            migration: None,
         };
         let mut plan = relay_plan(&desired, &Observed::default(), &history, now());
         change(&mut plan);

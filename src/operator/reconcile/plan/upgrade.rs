@@ -190,6 +190,8 @@ mod tests {
                 generation: Some(3),
                 scaling: ScalingMemory::default(),
                 turn: Turn::Go,
+                failing_migrations: 0,
+                migration: None,
             };
             RelayPlan {
                 migration: Migration::Off,

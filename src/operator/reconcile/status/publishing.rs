@@ -1,6 +1,8 @@
 //! `Publishing`: do rows reach Kafka? It comes from the reports of the relays and does not change
 //! `Ready`: an outage of Kafka must not block the rollout of services. Pure.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -31,7 +33,7 @@ pub(super) fn publishing(inputs: &ConditionInputs<'_>) -> Finding {
 /// Finds `Publishing` from the reports. A problem that has not lasted does not change it.
 fn without_flapping(inputs: &ConditionInputs<'_>) -> Finding {
     let found = reported(inputs);
-    if found.state == State::False && !lasts(inputs) {
+    if found.state == State::False && !lasts(inputs) && !waits_for_a_person(found.reason) {
         previously_true(inputs).unwrap_or(found)
     } else {
         found
@@ -60,6 +62,15 @@ fn previously_true(inputs: &ConditionInputs<'_>) -> Option<Finding> {
 fn have_run(inputs: &ConditionInputs<'_>) -> bool {
     let available = inputs.previous(ConditionType::Available);
     available.is_some_and(|it| it.state == State::True && is_lasting(inputs, it.since))
+}
+
+/// Returns whether a problem does not pass: rows wait until a person decides about them.
+fn waits_for_a_person(reason: Reason) -> bool {
+    use ProblemClass::{KeysParked, RecordTooLarge, RowUnreadable};
+    matches!(
+        reason,
+        Reason::Problem(KeysParked | RecordTooLarge | RowUnreadable)
+    )
 }
 
 fn is_lasting(inputs: &ConditionInputs<'_>, since: Timestamp) -> bool {
@@ -112,12 +123,23 @@ fn outage(inputs: &ConditionInputs<'_>, worst: Option<&Problem>) -> Option<Findi
 
 /// Finds `Publishing` from one of the reported problems.
 fn one_of(all: &[(&str, &Problem)], (pod, problem): &(&str, &Problem), state: State) -> Finding {
-    let others = match all.len() - 1 {
-        0 => String::new(),
-        more => format!(" ({more} more reported.)"),
-    };
+    let others = other_classes(all, problem.class);
     let message = format!("Pod '{pod}': {}{others}", sentence(&problem.message));
     finding(state, Reason::Problem(problem.class), message)
+}
+
+/// Lists the classes of the other problems, each once.
+fn other_classes(all: &[(&str, &Problem)], shown: ProblemClass) -> String {
+    let classes = all.iter().map(|(_, problem)| problem.class);
+    let others: BTreeSet<String> = classes
+        .filter(|class| *class != shown)
+        .map(|class| class.to_string())
+        .collect();
+    if others.is_empty() {
+        return String::new();
+    }
+    let others: Vec<String> = others.into_iter().collect();
+    format!(" Also reported: {}.", others.join(", "))
 }
 
 fn breaker_open(pod: &str, problem: Option<&Problem>) -> Finding {

@@ -15,6 +15,7 @@ use crate::operator::{
             reports_current::reports_available,
             scaling::scaling_active,
             schema::{schema_ready, secrets_resolved},
+            secret_names::SecretNames,
         },
         upgrade_queue::Turn,
     },
@@ -94,22 +95,28 @@ pub(super) fn planned(inputs: &ConditionInputs<'_>) -> Vec<Finding> {
         schema: schema_ready(inputs),
         available: available(inputs),
         publishing: publishing(inputs),
+        secrets: secrets_resolved(inputs),
     };
     let ready_set = match &inputs.applied.error {
         Some(error) => not_applied(error),
         None => ready_set(inputs, &parts),
     };
-    vec![
+    let findings = vec![
         ready_set.ready,
         ready_set.reconciling,
         ready_set.stalled,
         parts.schema,
         parts.available,
         parts.publishing,
-        secrets_resolved(inputs),
+        parts.secrets,
         reports_available(inputs),
         scaling_active(inputs),
-    ]
+    ];
+    let secrets = SecretNames::of(inputs);
+    findings
+        .into_iter()
+        .map(|finding| secrets.inserted(finding))
+        .collect()
 }
 
 /// Findings that the summary depends on.
@@ -117,6 +124,7 @@ struct Components {
     schema: Finding,
     available: Finding,
     publishing: Finding,
+    secrets: Finding,
 }
 
 fn ready_set(inputs: &ConditionInputs<'_>, parts: &Components) -> ReadySet {
@@ -176,9 +184,9 @@ fn was_stalled(inputs: &ConditionInputs<'_>) -> bool {
 }
 
 /// Returns the set while pods are replaced or added. A relay that was ready for this generation
-/// stays ready; a new spec is ready when every pod has it.
+/// stays ready; a new spec is ready when every pod that exists has it.
 fn rolling_out(inputs: &ConditionInputs<'_>) -> ReadySet {
-    let state = if was_ready(inputs) {
+    let state = if was_ready(inputs) || !has_older_pods(inputs) {
         State::True
     } else {
         State::False
@@ -196,11 +204,14 @@ fn rollout(inputs: &ConditionInputs<'_>) -> Cause {
     }
 }
 
-fn rollout_in_words(inputs: &ConditionInputs<'_>) -> &'static str {
+/// Returns whether there may be pods of an older revision.
+fn has_older_pods(inputs: &ConditionInputs<'_>) -> bool {
     let deployment = inputs.observed.deployment.as_ref();
-    let has_older =
-        deployment.is_some_and(|found| !found.observed || found.existing > found.updated);
-    if has_older {
+    deployment.is_none_or(|found| !found.observed || found.existing > found.updated)
+}
+
+fn rollout_in_words(inputs: &ConditionInputs<'_>) -> &'static str {
+    if has_older_pods(inputs) {
         "Relays are being replaced; the old ones run until the new ones are ready."
     } else {
         "Relays are being added; those that run continue."
@@ -229,15 +240,19 @@ fn rollout_message(inputs: &ConditionInputs<'_>, doing: &str) -> String {
     }
 }
 
-/// Finds `Ready` as `True`. If rows are not published or relays are missing, the reason is theirs.
+/// Finds `Ready` as `True`. If rows are not published, relays are missing, or the next start of a
+/// relay would fail because of a new secret, the reason is theirs.
 fn ready(inputs: &ConditionInputs<'_>, parts: &Components) -> Finding {
     let Components {
         available,
         publishing,
+        secrets,
         ..
     } = parts;
-    if publishing.state == State::False {
-        return publishing.as_type(ConditionType::Ready, State::True);
+    for part in [publishing, secrets] {
+        if part.state == State::False {
+            return part.as_type(ConditionType::Ready, State::True);
+        }
     }
     if available.reason != Reason::AllRelaysAvailable {
         return available.as_type(ConditionType::Ready, State::True);

@@ -1,7 +1,7 @@
 //! `SchemaReady` and `SecretsResolved`: what the migration and the relays report about schema and
 //! secrets. Pure.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
     operator::{
@@ -41,7 +41,8 @@ pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
             attempt,
             cause,
             again_at,
-        } => failed(cause, job, &next_attempt(*attempt, *again_at)),
+            every,
+        } => failed(cause, job, &next_attempt(*attempt, *again_at, *every)),
         Migration::Lost { problem, again_at } => lost(problem, *again_at),
     }
 }
@@ -71,7 +72,15 @@ fn pod_refused(job: &str, cause: &str) -> Finding {
     not_ready(Reason::PodsRefused, message)
 }
 
-fn next_attempt(failed_attempt: u32, again_at: Timestamp) -> String {
+fn next_attempt(failed_attempt: u32, again_at: Timestamp, every: Option<SignedDuration>) -> String {
+    // Neither number nor time of the attempt: the message stays the same while the cause does.
+    if let Some(every) = every {
+        return format!(
+            "The migration is tried again every {} s, or when the annotation {RECONCILE_AT} gets \
+             a new value.",
+            every.as_secs()
+        );
+    }
     format!(
         "Attempt {failed_attempt} failed; the next one starts at {again_at}, or when the \
          annotation {RECONCILE_AT} gets a new value."

@@ -86,6 +86,7 @@ fn report(problem: Option<ProblemClass>) -> PodReport {
             rows: 0,
             capped: false,
             oldest_at: None,
+            measured_at: None,
         }),
         parked_keys: None,
         parked_topics: None,
@@ -115,6 +116,14 @@ impl Case {
             .deployment
             .as_mut()
             .expect("a running relay has one")
+    }
+
+    fn message(&self, type_: &str) -> String {
+        let conditions = self.status().conditions;
+        condition(&conditions, type_)
+            .expect("there")
+            .message
+            .clone()
     }
 
     fn status(&self) -> OutboxRelayStatus {
@@ -200,6 +209,7 @@ fn failed(cause: Failure) -> Migration {
         attempt: 2,
         cause,
         again_at: now(),
+        every: None,
     }
 }
 
@@ -405,7 +415,8 @@ fn a_refused_new_secret_shows_while_rows_are_published_with_the_last_good_one() 
             case.observed.reports = vec![report];
         })
         .has(&[
-            "Ready=True Ready",
+            &format!("Ready=True {class}"),
+            "Stalled=False NotStalled",
             &format!("Publishing=True {class}"),
             &format!("SecretsResolved=False {class}"),
         ]);
@@ -1084,15 +1095,82 @@ fn a_rollout_names_what_keeps_its_pods_from_running_whether_or_not_old_relays_ru
 }
 
 #[test]
-fn relays_that_are_added_are_not_called_replaced() {
-    let case = Case::with(|case| {
+fn relays_that_are_added_are_not_called_replaced_and_those_that_run_stay_ready() {
+    let mut case = Case::with(|case| {
         case.deployment().wanted = 3;
         case.deployment().rolling = true;
     });
-    case.has(&["Ready=False RollingOut"]);
-    let conditions = case.status().conditions;
-    let message = &condition(&conditions, "Ready").expect("there").message;
-    assert!(message.contains("being added"), "{message}");
+    // Also for a new generation: every pod that exists has the spec, but for the number.
+    case.has(&["Ready=True RollingOut", "Reconciling=True RollingOut"]);
+    assert!(case.message("Ready").contains("being added"));
+    case.deployment().refusal = Some("exceeded quota".to_owned());
+    case.has(&["Ready=True PodsRefused", "Reconciling=True PodsRefused"]);
+    assert!(case.message("Ready").contains("Exceeded quota"));
+    case.deployment().updated = 1;
+    case.has(&["Ready=False PodsRefused"]);
+    assert!(case.message("Ready").contains("being replaced"));
+}
+
+#[test]
+fn rows_that_wait_for_a_person_show_at_once() {
+    for class in [
+        ProblemClass::RecordTooLarge,
+        ProblemClass::RowUnreadable,
+        ProblemClass::KeysParked,
+    ] {
+        let mut case = Case::with(|case| {
+            let mut report = report(Some(class));
+            report.report.as_mut().expect("a report").problems[0].since = Some(at(0).to_string());
+            case.observed.reports = vec![report];
+        });
+        case.previous = having_run(90);
+        case.has(&[
+            &format!("Publishing=False {class}"),
+            &format!("Ready=True {class}"),
+        ]);
+    }
+}
+
+#[test]
+fn the_classes_of_other_problems_are_listed() {
+    let mut case = running();
+    let mut report = report(Some(ProblemClass::TopicMissing));
+    let problems = &mut report.report.as_mut().expect("a report").problems;
+    for class in [
+        ProblemClass::TopicMissing,
+        ProblemClass::RecordTooLarge,
+        ProblemClass::ClockSkew,
+    ] {
+        problems.push(Problem::new(class, "it is so"));
+    }
+    case.observed.reports = vec![report];
+    let message = case.message("Publishing");
+    assert!(
+        message.ends_with("do this. Also reported: ClockSkew, RecordTooLarge."),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_migration_that_is_tried_often_does_not_change_its_message_with_each_attempt() {
+    let message = |attempt, again_at| {
+        let case = Case::with(|case| {
+            let cause = reported(ProblemClass::Unreachable);
+            let every = Some(SignedDuration::from_secs(10));
+            waiting(
+                case,
+                Migration::Failed {
+                    attempt,
+                    cause,
+                    again_at,
+                    every,
+                },
+            );
+        });
+        case.message("SchemaReady")
+    };
+    assert_eq!(message(2, at(10)), message(3, at(20)));
+    assert!(message(2, at(10)).contains("tried again every 10 s"));
 }
 
 #[test]

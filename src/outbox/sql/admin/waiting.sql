@@ -6,7 +6,7 @@ select
   to_char(oldest.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as oldest_at,
   extract(epoch from clock_timestamp() - oldest.at)::float8 as oldest_seconds
 from (
-  select least(greatest(min(first.created_at), timestamptz '0001-01-01 00:00:00+00'), timestamptz '9999-12-31 23:59:59.999999+00') as at
+  select min(least(greatest(first.created_at, timestamptz '0001-01-01 00:00:00+00'), timestamptz '9999-12-31 23:59:59.999999+00')) as at
   from @schema@.lane as l
   cross join lateral (select e.created_at from @schema@.event as e where e.lane = l.lane order by e.id limit 1) as first
 ) as oldest

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    event_labels::EventLabels,
     outbox::{Lane, OutboxRow, Parked, ParkedKey, RowIdentity, TextColumn},
     relay::core::{
         Core,
@@ -39,6 +40,7 @@ impl Core {
             pause: KeyPause::Rejected,
             head: Some(identity),
             column: unreadable_column(row.fault()),
+            class: Some(class),
         };
         let key = self.isolation.pause_key(topic, row.key(), paused);
         self.exclude_from(row, Excluded::Key(topic, Arc::clone(&key)));
@@ -51,6 +53,7 @@ impl Core {
             attempts,
             disposition: self.routes.on_poison(topic).into(),
             fault: row.fault(),
+            labels: EventLabels::of_row(row.text().event_type, row.text().headers),
         });
     }
 
@@ -200,19 +203,24 @@ impl Core {
             return;
         }
         let position = self.taken_up_to(lane, owned);
-        let paused = PausedKey::parked(lane, asked, head_of(parked));
+        let head = head_of(parked);
+        let paused = PausedKey {
+            head,
+            class: head.map(|_| parked.class),
+            ..PausedKey::parked(lane, asked)
+        };
         let key = self.isolation.pause_key(topic, key, paused);
         self.exclude(lane, Excluded::Key(topic, key), position);
     }
 
-    /// Topics with parked keys, and how many.
+    /// Number of parked keys, by topic and by why the row was rejected that they wait behind.
+    /// `None` is the reason of keys that a person parked.
     #[must_use]
-    pub fn parked_keys(&self) -> Vec<(TopicIndex, usize)> {
-        let mut parked = Vec::new();
+    pub fn parked_keys(&self) -> BTreeMap<(TopicIndex, Option<ProblemClass>), usize> {
+        let mut parked = BTreeMap::new();
         for (topic, keys) in &self.isolation.paused {
-            let keys = keys.values().filter(|paused| paused.is_parked()).count();
-            if keys > 0 {
-                parked.push((*topic, keys));
+            for paused in keys.values().filter(|paused| paused.is_parked()) {
+                *parked.entry((*topic, paused.class)).or_default() += 1;
             }
         }
         parked

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// Types of Kubernetes. Kubernetes documents what is below them.
 const OF_KUBERNETES: &[(&str, &str)] = &[
+    ("env", "list of EnvVar"),
+    ("envFrom", "list of EnvFromSource"),
     ("tolerations", "list of Toleration"),
     ("imagePullSecrets", "list of LocalObjectReference"),
     ("affinity", "Affinity"),

@@ -126,7 +126,7 @@ spec:
 Set a fixed number with `replicas`, or let the operator choose one with `scaling`. Relays share 64
 lanes, so at most 64 are allowed.
 
-With `scaling`, the operator reads from the relays every 15 seconds how many rows wait and how old
+With `scaling`, the operator reads from the relays at least every 5 s how many rows wait and how old
 the oldest is.
 
 - It adds relays at once, and at most doubles their number.
@@ -206,7 +206,8 @@ pub(super) const ANNOTATIONS: &[(&str, &str)] = &[
     ),
     (
         "outboxrelay.dev/reconcile-at",
-        "Each new value starts a reconciliation at once, and another attempt of a failed migration.",
+        "Each new value starts a reconciliation at once: every child is compared and written again, \
+         and a failed migration is tried again.",
     ),
     (
         "outboxrelay.dev/operator-name",
