@@ -25,7 +25,7 @@ use crate::harness::{
 /// Prints a row of the table in docs/troubleshooting.md.
 fn row(failure: &str, reason: &str, shown: Duration, step: &str, healed: Duration) {
     let (shown, healed) = (shown.as_secs_f64(), healed.as_secs_f64());
-    println!("| {failure} | `{reason}` | {shown:.0} s | {step} | {healed:.0} s |");
+    eprintln!("| {failure} | `{reason}` | {shown:.0} s | {step} | {healed:.0} s |");
 }
 
 fn pods_address(of: &str) -> std::net::SocketAddr {
