@@ -75,10 +75,14 @@ pub struct Backlog {
     pub rows: u64,
     /// Whether counting stopped at the cap: there are at least `rows` rows.
     pub capped: bool,
-    /// `created_at` of the oldest row, RFC 3339; absent if no row is waiting. If it is ahead of the
-    /// database's clock: when rows were first seen to wait.
+    /// `created_at` of the oldest row, RFC 3339; absent if no row is waiting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_at: Option<String>,
+    /// Since when the oldest row waits, RFC 3339: its `created_at` or, if that is ahead of the
+    /// database's clock, when the relay first saw rows wait. Absent if no row is waiting, and in
+    /// reports of an older relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<String>,
     /// Time of the database at which the rows were counted, RFC 3339; absent in reports of an older
     /// relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -328,6 +332,7 @@ mod tests {
                 rows: 7,
                 capped: false,
                 oldest_at: Some("2026-01-01T00:00:00Z".to_owned()),
+                waiting_since: Some("2026-01-01T00:00:00Z".to_owned()),
                 measured_at: Some("2026-01-01T00:00:01Z".to_owned()),
             }),
             parked_keys: Some(1),

@@ -385,6 +385,7 @@ mod tests {
             rows: 5,
             capped: false,
             oldest_at: None,
+            waiting_since: None,
             measured_at: None,
         }));
         status.set_table(Some(table));

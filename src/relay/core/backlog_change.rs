@@ -47,8 +47,8 @@ pub fn after_fetch(reported: Option<u64>, extent: FetchExtent) -> BacklogStep {
 pub struct ReportedBacklog {
     /// `None` if it is unknown.
     depth: Option<Depth>,
-    /// Since when rows were seen to wait; `None` if none waits.
-    waiting_since: Option<Instant>,
+    /// When rows were first seen to wait; `None` if none waits.
+    seen_at: Option<Instant>,
     /// When the last fetch began that showed that no row waits any more.
     emptied_at: Option<Instant>,
 }
@@ -56,22 +56,12 @@ pub struct ReportedBacklog {
 impl ReportedBacklog {
     /// Takes rows that a statement counted which began then. Returns what to report: nothing if a
     /// later fetch showed that none of them waits any more.
-    pub fn count(
-        &mut self,
-        counted: Depth,
-        began: Instant,
-        now: Instant,
-        clock: DatabaseClock,
-    ) -> Option<Depth> {
+    pub fn count(&mut self, counted: Depth, began: Instant, now: Instant) -> Option<Depth> {
         if self.emptied_at.is_some_and(|emptied| began <= emptied) {
             return None;
         }
-        self.waiting_since = (counted.rows > 0).then(|| self.waiting_since.unwrap_or(now));
-        let oldest_us = self.written_by(counted.oldest_us, now, clock);
-        self.depth = Some(Depth {
-            oldest_us,
-            ..counted
-        });
+        self.seen_at = (counted.rows > 0).then(|| self.seen_at.unwrap_or(now));
+        self.depth = Some(counted);
         self.depth
     }
 
@@ -79,7 +69,7 @@ impl ReportedBacklog {
     pub fn empty(&mut self, began: Instant) -> Depth {
         *self = Self {
             depth: Some(Depth::EMPTY),
-            waiting_since: None,
+            seen_at: None,
             emptied_at: Some(began),
         };
         Depth::EMPTY
@@ -96,25 +86,16 @@ impl ReportedBacklog {
         self.depth.map(|depth| depth.rows)
     }
 
-    /// When the oldest row was written, microseconds since 1970; `None` if none is known to wait.
+    /// Since when the oldest row waits, microseconds since 1970; `None` if none is known to wait.
+    /// That is its `created_at`. One that is ahead says nothing, so the time counts at which rows
+    /// were first seen to wait.
     #[must_use]
-    pub fn oldest_us(&self) -> Option<i64> {
-        self.depth?.oldest_us
-    }
-
-    /// Upper bound of the time at which the oldest row was written. A `created_at` that is ahead
-    /// says nothing about that, so the time counts at which rows were first seen to wait.
-    fn written_by(
-        &self,
-        created_at_us: Option<i64>,
-        now: Instant,
-        clock: DatabaseClock,
-    ) -> Option<i64> {
-        let created_at_us = created_at_us?;
-        if created_at_us <= clock.at(now) {
-            return Some(created_at_us);
+    pub fn waiting_since_us(&self, now: Instant, clock: DatabaseClock) -> Option<i64> {
+        let oldest_us = self.depth?.oldest_us?;
+        if oldest_us <= clock.at(now) {
+            return Some(oldest_us);
         }
-        self.waiting_since.map(|since| clock.at(since))
+        self.seen_at.map(|seen_at| clock.at(seen_at))
     }
 }
 
@@ -136,14 +117,13 @@ mod tests {
     fn a_count_that_began_before_an_empty_fetch_is_not_reported() {
         let (start, mut backlog) = (Instant::now(), ReportedBacklog::default());
         let at = |ms| start + Duration::from_millis(ms);
-        let clock = DatabaseClock::new(1_000_000, start, start);
         assert_eq!(backlog.empty(at(10)), Depth::EMPTY);
-        assert_eq!(backlog.count(rows(7, 0), at(10), at(30), clock), None);
+        assert_eq!(backlog.count(rows(7, 0), at(10), at(30)), None);
         assert_eq!(backlog.rows(), Some(0));
-        let later = backlog.count(rows(7, 0), at(11), at(30), clock);
+        let later = backlog.count(rows(7, 0), at(11), at(30));
         assert_eq!((later, backlog.rows()), (Some(rows(7, 0)), Some(7)));
         backlog.forget();
-        assert_eq!((backlog.rows(), backlog.oldest_us()), (None, None));
+        assert_eq!(backlog.rows(), None);
     }
 
     #[test]
@@ -151,16 +131,18 @@ mod tests {
         let (start, mut backlog) = (Instant::now(), ReportedBacklog::default());
         let at = |seconds| start + Duration::from_secs(seconds);
         let clock = DatabaseClock::new(1_000_000, start, start);
-        let mut oldest_at = |oldest_us, now| {
-            let found = backlog.count(rows(7, oldest_us), now, now, clock);
-            found.and_then(|depth| depth.oldest_us)
+        let mut since = |oldest_us, now| {
+            let reported = backlog.count(rows(7, oldest_us), now, now);
+            assert_eq!(reported.and_then(|depth| depth.oldest_us), Some(oldest_us));
+            backlog.waiting_since_us(now, clock)
         };
-        assert_eq!(oldest_at(i64::MAX, at(1)), Some(2_000_000));
-        assert_eq!(oldest_at(i64::MAX, at(9)), Some(2_000_000));
-        assert_eq!(oldest_at(5, at(9)), Some(5));
+        assert_eq!(since(i64::MAX, at(1)), Some(2_000_000));
+        assert_eq!(since(i64::MAX, at(9)), Some(2_000_000));
+        assert_eq!(since(5, at(9)), Some(5));
         backlog.empty(at(10));
-        let again = backlog.count(rows(7, i64::MAX), at(11), at(11), clock);
-        assert_eq!(again.and_then(|depth| depth.oldest_us), Some(12_000_000));
+        assert_eq!(backlog.waiting_since_us(at(10), clock), None);
+        backlog.count(rows(7, i64::MAX), at(11), at(11));
+        assert_eq!(backlog.waiting_since_us(at(20), clock), Some(12_000_000));
     }
 
     #[test]

@@ -344,6 +344,12 @@ impl Isolation {
         keys.any(PausedKey::is_parked)
     }
 
+    /// Whether any key is paused for another reason than that it is parked.
+    pub(super) fn any_key_is_probed(&self) -> bool {
+        let mut keys = self.paused.values().flat_map(BTreeMap::values);
+        keys.any(|paused| !paused.is_parked())
+    }
+
     /// Number of keys that the database lists as parked in some lanes.
     pub(super) fn parked_keys_count(&self, lanes: &[Lane]) -> usize {
         let keys = self.paused.values().flat_map(BTreeMap::values);

@@ -194,9 +194,11 @@ impl Core {
     /// below the position anyway.
     #[must_use]
     pub fn backlog_plan(&self) -> BacklogPlan {
+        // Mostly all paused keys are parked: then none of many is looked up.
+        let any_probed = self.isolation.any_key_is_probed();
         let counts = |excluded: &Excluded| match excluded {
             Excluded::Topic(topic) => !self.topics[*topic].is_parked(),
-            Excluded::Key(topic, key) => !self.isolation.is_parked(*topic, key),
+            Excluded::Key(topic, key) => any_probed && !self.isolation.is_parked(*topic, key),
             Excluded::Undeclared => true,
         };
         let (mut plan, mut others_wait) = (BacklogPlan::default(), false);

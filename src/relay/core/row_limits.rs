@@ -231,20 +231,21 @@ impl Core {
         }
         let mut sent = BTreeSet::new();
         for (at, row) in rows.iter().enumerate() {
-            if self.in_flight.holds(row.identity()) {
-                continue;
-            }
-            let topic = self.routes.destination(row);
-            match self.special(row) {
-                None if row.is_unread() => return at,
-                None => _ = sent.insert(topic),
-                Some(_) if sent.contains(&topic) || self.has_sent_below(lane, row, topic) => {
-                    return at;
-                }
-                Some(_) => {}
+            if !self.in_flight.holds(row.identity()) && self.must_wait(lane, row, &mut sent) {
+                return at;
             }
         }
         rows.len()
+    }
+
+    /// Whether a row must wait. If it goes to the main producer, adds its topic to `sent`.
+    fn must_wait(&self, lane: Lane, row: &OutboxRow, sent: &mut BTreeSet<Destination>) -> bool {
+        let topic = self.routes.destination(row);
+        if self.special(row).is_some() {
+            return sent.contains(&topic) || self.has_sent_below(lane, row, topic);
+        }
+        sent.insert(topic);
+        row.is_unread()
     }
 
     /// Whether an earlier row of a lane is with the main producer, to the topic of this one.

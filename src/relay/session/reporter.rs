@@ -137,7 +137,7 @@ impl<'a> Reporter<'a> {
     pub(super) fn set_backlog(&mut self, counted: Depth, table: Option<TableWide>, began: Instant) {
         self.status.set_table(table);
         let now = Instant::now();
-        if let Some(depth) = self.backlog.count(counted, began, now, self.clock) {
+        if let Some(depth) = self.backlog.count(counted, began, now) {
             self.set_depth(&depth, now);
         }
     }
@@ -150,9 +150,10 @@ impl<'a> Reporter<'a> {
 
     fn set_depth(&self, depth: &Depth, now: Instant) {
         let metrics = &self.status.metrics;
-        let age = self.oldest_age(now).as_secs_f64();
-        metrics.set_backlog(Some((depth.rows, age)));
-        let backlog = backlog(depth, self.clock.at(now));
+        let age = depth.oldest_us.map(|us| self.seconds_since(us, now));
+        metrics.set_backlog(Some((depth.rows, age.unwrap_or(0.0))));
+        let since_us = self.backlog.waiting_since_us(now, self.clock);
+        let backlog = backlog(depth, since_us, self.clock.at(now));
         self.status.set_backlog(Some(backlog));
     }
 
@@ -163,7 +164,8 @@ impl<'a> Reporter<'a> {
 
     /// For how long the oldest row that was reported last has waited by now; zero if none waits.
     pub(super) fn oldest_age(&self, now: Instant) -> Duration {
-        self.backlog.oldest_us().map_or(Duration::ZERO, |us| {
+        let since_us = self.backlog.waiting_since_us(now, self.clock);
+        since_us.map_or(Duration::ZERO, |us| {
             Duration::from_secs_f64(self.seconds_since(us, now))
         })
     }
@@ -308,12 +310,14 @@ fn end_problems_of_work(status: &Status) {
     }
 }
 
-/// The backlog, as the status report has it, when it was counted at this time of the database.
-fn backlog(depth: &Depth, measured_at_us: i64) -> Backlog {
+/// The backlog, as the status report has it: since when its oldest row waits, and the time of the
+/// database at which it was counted.
+fn backlog(depth: &Depth, since_us: Option<i64>, measured_at_us: i64) -> Backlog {
     Backlog {
         rows: depth.rows,
         capped: depth.capped,
         oldest_at: depth.oldest_us.map(kafka::rfc3339),
+        waiting_since: since_us.map(kafka::rfc3339),
         measured_at: Some(kafka::rfc3339(measured_at_us)),
     }
 }

@@ -41,6 +41,7 @@ fn a_status_has_the_same_fields() {
             rows: 7,
             capped: false,
             oldest_at: Some(AT.to_owned()),
+            waiting_since: Some(AT.to_owned()),
             measured_at: Some(AT.to_owned()),
         }),
         parked_keys: Some(1),

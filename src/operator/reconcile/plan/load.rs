@@ -196,8 +196,13 @@ fn age(backlog: &Backlog, now: Timestamp) -> SignedDuration {
     oldest_at(backlog).map_or(SignedDuration::ZERO, age)
 }
 
+/// Since when the oldest row waits.
 fn oldest_at(backlog: &Backlog) -> Option<Timestamp> {
-    backlog.oldest_at.as_deref()?.parse().ok()
+    let since = backlog
+        .waiting_since
+        .as_ref()
+        .or(backlog.oldest_at.as_ref())?;
+    since.parse().ok()
 }
 
 fn rate(reports: &[PodReport]) -> f64 {
@@ -297,6 +302,7 @@ mod tests {
             rows,
             capped: false,
             oldest_at: oldest.map(str::to_owned),
+            waiting_since: None,
             measured_at: Some(now().to_string()),
         });
         let report = RelayReport {
@@ -421,6 +427,16 @@ mod tests {
         assert_eq!((waits.rows, waits.oldest_at), (12, Some(Time(at(-5)))));
         // A number that is old by now does not age, and neither does the operator's clock count.
         assert_eq!(Some(shown("2026-01-01T11:59:58Z", at(3600))), rows(0));
+    }
+
+    #[test]
+    fn a_row_from_the_future_waits_since_it_was_seen() {
+        let mut future = report(64, Some((5, Some("9999-12-31T23:59:59Z"))));
+        let backlog = future.report.as_mut().and_then(|it| it.backlog.as_mut());
+        backlog.expect("a backlog").waiting_since = Some("2026-01-01T11:59:50Z".to_owned());
+        let numbers = Numbers::reported(&[future], now());
+        let backlog = numbers.backlog.expect("complete");
+        assert_eq!((backlog.rows, backlog.oldest_at), (5, Some(Time(at(-10)))));
     }
 
     #[test]

@@ -86,6 +86,7 @@ fn report(problem: Option<ProblemClass>) -> PodReport {
             rows: 0,
             capped: false,
             oldest_at: None,
+            waiting_since: None,
             measured_at: None,
         }),
         parked_keys: None,
