@@ -223,11 +223,16 @@ impl Core {
     pub fn fetch_extent(&self, request: &FetchRequest, returned: usize) -> FetchExtent {
         if returned > 0 {
             FetchExtent::AllReturned
-        } else if request.filter.is_none() && self.covers_backlog(request) {
+        } else if self.reads_all(request) && self.covers_backlog(request) {
             FetchExtent::NothingWaits
         } else {
             FetchExtent::NothingReturned
         }
+    }
+
+    /// Whether a fetch leaves no rows out, and none was left out by its lanes before.
+    fn reads_all(&self, request: &FetchRequest) -> bool {
+        request.filter.is_none() && !self.isolation.any_key_is_paused()
     }
 
     /// Whether a fetch reads all rows that count as backlog.
