@@ -787,10 +787,7 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
         stalled += world.stalled;
         emptied += world.emptied;
     }
-    assert!(
-        emptied > 100,
-        "{emptied} fetches showed that nothing waits"
-    );
+    assert!(emptied > 100, "{emptied} fetches showed that nothing waits");
     assert!(
         open > 1000 && stalled > 1000,
         "{open} steps with an open breaker, {stalled} with a stalled topic"
