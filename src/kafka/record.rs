@@ -1,6 +1,6 @@
 //! Row -> headers and timestamp of its record; docs/records.md describes them for users. Pure.
 
-use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use jiff::{SignedDuration, civil::DateTime};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -226,7 +226,9 @@ pub fn rfc3339(us: i64) -> String {
     // `jiff::Timestamp` ends a day before year 9999 does.
     let since_1970 = SignedDuration::from_micros(us.clamp(YEAR_1_US, YEAR_9999_END_US));
     let time = DateTime::constant(1970, 1, 1, 0, 0, 0, 0).saturating_add(since_1970);
-    format!("{time:.6}Z")
+    let mut text = String::with_capacity("1970-01-01T00:00:00.000000Z".len());
+    write!(text, "{time:.6}Z").expect("a string takes all text");
+    text
 }
 
 #[cfg(test)]

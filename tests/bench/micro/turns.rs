@@ -111,11 +111,12 @@ impl Relay {
     }
 
     /// Turns until as many rows are sent as may ever be: the window begins small, and grows while
-    /// half of it is used.
+    /// half of it is used. The room is divided among the lanes, so less than a row for each of them
+    /// may stay.
     fn fill_window(&mut self) {
         for _ in 0..TURNS_TO_FILL_MAX {
             let sent = self.core.in_flight().sent();
-            if sent == Budget::default().rows {
+            if sent + Lane::all().count() > Budget::default().rows {
                 return;
             }
             self.report(sent.div_ceil(2).max(PARTITIONS), &mut |_, work| work());
