@@ -110,7 +110,10 @@ fn with_variables(name: &str, expression: &str) -> String {
     ]
     .into_iter()
     .fold(expression, |text, class| {
-        text.replace(&class.to_string(), &ProblemClass::TopicUnderReplicated.to_string())
+        text.replace(
+            &class.to_string(),
+            &ProblemClass::TopicUnderReplicated.to_string(),
+        )
     });
     let healthy = name.starts_with("Outbox") && !FIRING.contains(&name);
     if healthy {

@@ -275,10 +275,13 @@ async fn not_utf8(encoding: &str, byte: &str) {
     let heads: Vec<Option<String>> = values(&mut admin, first).await;
     let problems = until("a problem for each row", async || {
         let problems = relay.report().await?.problems;
-        let of_rows = problems
+        let unreadable = problems
             .into_iter()
             .filter(|problem| problem.class == ProblemClass::RowUnreadable);
-        Some(of_rows.map(|problem| problem.message).collect::<Vec<_>>()).filter(|of| of.len() == 5)
+        let messages = unreadable.map(|problem| problem.message);
+        // Another one counts the keys.
+        let of_rows = messages.filter(|message| message.starts_with("the row with event_id"));
+        Some(of_rows.collect::<Vec<_>>()).filter(|of| of.len() == 5)
     })
     .await;
     let all = problems.join("\n");

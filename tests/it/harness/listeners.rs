@@ -4,7 +4,11 @@ use std::{
     future::pending,
     io::{Read, Write},
     net::SocketAddr,
-    sync::Arc,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use rustls::{
@@ -21,10 +25,21 @@ use tokio::{
 
 use super::certificates::Pair;
 
-/// A port where nothing listens.
+/// Ports that are given out here: below those that the kernel gives to connections, one of which
+/// could take the port before a server is up.
+const PORTS: Range<u32> = 22_000..32_000;
+
+/// A port where nothing listens. Each call returns another one.
 pub(crate) async fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Another process that runs tests begins elsewhere.
+        let at = std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = (PORTS.start + at % PORTS.len() as u32) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The protocol of a client before its TLS handshake.

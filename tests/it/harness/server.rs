@@ -19,9 +19,10 @@ use sqlx::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 
+pub(crate) use super::listeners::closed_port as free_port;
 use super::{certificates::Pair, relay::until, rig::rig};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -264,11 +265,6 @@ pub(crate) async fn wait_until_listening(port: u16) {
         TcpStream::connect(("127.0.0.1", port)).await.ok()
     })
     .await;
-}
-
-pub(crate) async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener.local_addr().expect("its address").port()
 }
 
 /// The body of an answer over HTTP from this machine. `None` while no server listens.
