@@ -169,7 +169,8 @@ pub enum RecordHeaders {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Template {
-    /// Resource requests and limits of the relay's container.
+    /// Resource requests and limits of the relay's container. Without them it requests 50m of CPU
+    /// and 64Mi of memory, and may use 256Mi of memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<PodResources>,
     /// Labels that a node must have.

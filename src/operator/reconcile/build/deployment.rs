@@ -342,11 +342,11 @@ mod tests {
     }
 
     #[test]
-    fn requests_have_defaults_and_limits_have_none() {
+    fn requests_and_the_limit_of_memory_have_defaults() {
         let resources = pod_spec()["containers"][0]["resources"].clone();
         assert_eq!(
             resources,
-            json!({"requests": {"cpu": "50m", "memory": "64Mi"}})
+            json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}})
         );
     }
 }
