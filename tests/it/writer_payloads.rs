@@ -3,7 +3,7 @@
 
 use sqlx::{PgConnection, query};
 
-use crate::harness::postgres::{Database, execute, refused, values};
+use crate::harness::postgres::{Database, execute, refused, value, values};
 
 /// Payloads that are easy to change by accident, one in each line.
 const PAYLOADS: &str = include_str!("../clients/payloads.jsonl");
@@ -78,5 +78,61 @@ on_oldest_and_newest_server! {
             let code_of = refused(&mut producer, &format!("select outbox.{call}")).await;
             assert_eq!(code_of, code, "{call}");
         }
+    }
+}
+
+/// Each name that the functions use, with something else behind it.
+const HIJACKED: &str = "
+  create schema evil;
+  create function evil.bad() returns int language plpgsql as $$ begin raise 'hijacked'; end $$;
+  create function evil.ne(pg_catalog.text, pg_catalog.text) returns boolean language sql as
+    'select evil.bad() is null';
+  create operator evil.<> (leftarg = pg_catalog.text, rightarg = pg_catalog.text, function = evil.ne);
+  create function evil.bits(bigint, int) returns bigint language sql as 'select evil.bad()::bigint';
+  create operator evil.& (leftarg = bigint, rightarg = int, function = evil.bits);
+  create function evil.hashtextextended(pg_catalog.text, bigint) returns bigint language sql as
+    'select evil.bad()::bigint';
+  create function evil.current_setting(pg_catalog.text, boolean) returns pg_catalog.text
+    language sql as 'select evil.bad()::pg_catalog.text';
+  create function evil.set_config(pg_catalog.text, pg_catalog.text, boolean)
+    returns pg_catalog.text language sql as 'select evil.bad()::pg_catalog.text';
+  create function evil.convert_to(pg_catalog.text, name) returns bytea language sql as
+    'select evil.bad()::pg_catalog.text::bytea';
+  create function evil.encode(bytea, pg_catalog.text) returns pg_catalog.text language sql as
+    'select evil.bad()::pg_catalog.text';
+  create function evil.int8send(bigint) returns bytea language sql as
+    'select evil.bad()::pg_catalog.text::bytea';
+  create function evil.gen_random_uuid() returns uuid language sql as
+    'select evil.bad()::pg_catalog.text::uuid';
+  create function evil.pg_advisory_xact_lock(bigint) returns void language sql as
+    'select evil.bad()';
+  create function evil.pg_advisory_xact_lock_shared(int, int) returns void language sql as
+    'select evil.bad()';
+  create function evil.lock_key(bigint) returns void language sql as 'select evil.bad()';
+  create domain evil.text as int;
+  create table evil.event (id int);
+  grant usage on schema evil to public";
+
+on_each_server! {
+    // The functions run with the rights of their owner.
+    async fn functions_that_add_an_event_use_no_name_of_the_callers_schemas(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        execute(&mut admin, HIJACKED).await;
+        let mut producer = database.connect_as(&database.producer).await;
+        execute(&mut producer, "
+          create temp table event (id int);
+          create temp table lock_key (id int);
+          set search_path = pg_temp, evil, pg_catalog").await;
+        for function in ["enqueue_text", "enqueue_json", "enqueue_bytes", "enqueue"] {
+            // The second key of a transaction takes another way.
+            execute(&mut producer, &format!("
+              begin;
+              select outbox.{function}('file', 'f1', 'Uploaded', '{{}}');
+              select outbox.{function}('file', 'f2', 'Uploaded', '{{}}', event_id => null);
+              commit")).await;
+        }
+        let added = "select count(*) from outbox.event where payload = '{}'";
+        assert_eq!(value::<i64>(&mut admin, added).await, 8);
     }
 }
