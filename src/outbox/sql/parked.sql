@@ -1,7 +1,7 @@
 -- Reads the parked keys of these lanes, and all parked topics (with a null key), from one snapshot.
 -- The first row stands for all of them: without topic, their number as attempts and their digest as
--- head_id. If the relay knows this digest already, only that row comes: 100,000 keys take longer to
--- be sent and decoded than to be looked at (about 50 ms).
+-- head_id. If the relay knows this digest already, only that row comes: of 100,000 keys the digest
+-- takes 20 to 35 ms (measured), and the list 105 ms, before it is sent and decoded.
 -- $1 lanes, $2 the known digest; null: none.
 with digest as materialized (
   select count(*)::int as listed, coalesce(bit_xor(hash_record_extended(entry, 0)), 0) as value

@@ -87,19 +87,16 @@ pub struct FetchFilter {
 }
 
 impl FetchFilter {
+    /// The paused keys as an object, in which PostgreSQL finds one by binary search. No topic
+    /// contains the separator.
     pub(super) fn paused_keys_json(&self) -> String {
-        keys_json(&self.paused_keys)
+        let object: serde_json::Map<_, _> = self
+            .paused_keys
+            .iter()
+            .map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into()))
+            .collect();
+        serde_json::Value::Object(object).to_string()
     }
-}
-
-/// Keys as an object, in which PostgreSQL finds one by binary search. No topic contains the
-/// separator.
-fn keys_json(keys: &[(String, String)]) -> String {
-    let object: serde_json::Map<_, _> = keys
-        .iter()
-        .map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into()))
-        .collect();
-    serde_json::Value::Object(object).to_string()
 }
 
 /// Whether a survey reads what is parked.

@@ -35,13 +35,12 @@ impl Core {
 
     /// The rows that a fetch is restricted to; `None`: all.
     pub(super) fn fetch_filter(&self) -> Option<FetchFilter> {
-        let leaves_out_keys = self.isolation.any_key_is_paused() && self.leaves_out_keys();
-        let is_restricted = self.topics.any_is_excluded() || leaves_out_keys;
+        let is_restricted = self.topics.any_is_excluded() || self.leaves_out_keys();
         is_restricted.then(|| self.filter_of_active())
     }
 
     fn leaves_out_keys(&self) -> bool {
-        self.isolation.paused_keys_count() <= EXCLUDED_KEYS_MAX
+        (1..=EXCLUDED_KEYS_MAX).contains(&self.isolation.paused_keys_count())
     }
 
     /// The filter of a fetch that leaves out everything that is paused.

@@ -340,21 +340,23 @@ impl Isolation {
 
     /// Whether the database lists any key as parked.
     pub(super) fn any_key_is_parked(&self) -> bool {
-        let mut keys = self.paused.values().flat_map(BTreeMap::values);
-        keys.any(PausedKey::is_parked)
+        self.paused_values().any(PausedKey::is_parked)
     }
 
     /// Whether any key is paused for another reason than that it is parked.
     pub(super) fn any_key_is_probed(&self) -> bool {
-        let mut keys = self.paused.values().flat_map(BTreeMap::values);
-        keys.any(|paused| !paused.is_parked())
+        !self.paused_values().all(PausedKey::is_parked)
     }
 
     /// Number of keys that the database lists as parked in some lanes.
     pub(super) fn parked_keys_count(&self, lanes: &[Lane]) -> usize {
-        let keys = self.paused.values().flat_map(BTreeMap::values);
-        let parked = keys.filter(|paused| paused.is_parked() && lanes.contains(&paused.lane));
-        parked.count()
+        let of_lanes = self.paused_values().filter(|key| lanes.contains(&key.lane));
+        of_lanes.filter(|paused| paused.is_parked()).count()
+    }
+
+    /// All paused keys, without their names.
+    fn paused_values(&self) -> impl Iterator<Item = &PausedKey> {
+        self.paused.values().flat_map(BTreeMap::values)
     }
 
     /// Adds a row of a rejected batch to those that are looked up.
