@@ -31,8 +31,9 @@ use crate::{
     cli::{stderr, with_settings},
     harness::{
         kafka::{Record, ensure_topic, partitions_of, read_all, topic_name},
+        outbox::wait_until_drained,
         postgres::{Database, execute, refused, value},
-        relay::{Relay, until},
+        relay::Relay,
         rig::rig,
     },
 };
@@ -124,12 +125,8 @@ impl Stage {
     }
 
     async fn wait_until_drained(&self) {
+        wait_until_drained(&self.database).await;
         let mut admin = self.database.as_admin().await;
-        until("the outbox to be empty", async || {
-            let rows: i64 = value(&mut admin, "select count(*) from outbox.event").await;
-            (rows == 0).then_some(())
-        })
-        .await;
         let letters: i64 = value(&mut admin, "select count(*) from outbox.dead_letter").await;
         assert_eq!(letters, 0, "dead letters");
     }

@@ -41,14 +41,14 @@ fn at(settings: &mut DatabaseSettings, new_host: &str, new_port: u16) {
     (*host, *port) = (new_host.to_owned(), new_port);
 }
 
-async fn open(
+pub(crate) async fn open(
     database: &Database,
     settings: &DatabaseSettings,
 ) -> Result<sqlx::PgConnection, ConnectError> {
     Connect::relay(settings, &database.secrets())?.open().await
 }
 
-async fn problem(database: &Database, settings: &DatabaseSettings) -> Problem {
+pub(crate) async fn problem(database: &Database, settings: &DatabaseSettings) -> Problem {
     open(database, settings)
         .await
         .expect_err("refused")

@@ -1,21 +1,19 @@
 //! Odd certificates, passwords and limits: what connects as with libpq, and what is told.
 
 use outbox_relay::{
-    outbox::{
-        Connections,
-        connect::{Connect, ConnectError},
-        error::classify,
-        with_lacking_rights,
-    },
+    outbox::{Connections, connect::Connect, error::classify, with_lacking_rights},
     report::{Problem, ProblemClass},
     settings::{DatabaseSettings, Endpoint, TlsMode, TlsSettings},
 };
 
-use crate::harness::{
-    certificates::{Form, NAMELESS, OF_OPENSSL, own_pair},
-    listeners::closed_port,
-    postgres::{Database, execute, value},
-    server::Server,
+use crate::{
+    connecting::{open, problem},
+    harness::{
+        certificates::{Form, NAMELESS, OF_OPENSSL, own_pair},
+        listeners::closed_port,
+        postgres::{Database, execute, value},
+        server::Server,
+    },
 };
 
 /// Settings of the superuser of a test's own server, with TLS.
@@ -37,20 +35,6 @@ fn tls_settings(
         client_certificate: false,
     };
     settings
-}
-
-async fn open(
-    database: &Database,
-    settings: &DatabaseSettings,
-) -> Result<sqlx::PgConnection, ConnectError> {
-    Connect::relay(settings, &database.secrets())?.open().await
-}
-
-async fn problem(database: &Database, settings: &DatabaseSettings) -> Problem {
-    open(database, settings)
-        .await
-        .expect_err("refused")
-        .problem()
 }
 
 const SELF_SIGNED: Form = Form {

@@ -9,13 +9,14 @@ use outbox_relay::{
 use crate::{
     harness::{
         kafka::{create_topic, topic_name},
+        outbox::wait_until_drained,
         postgres::{Database, execute, value},
         relay::{Relay, until},
         retrying_writers::Writers,
         server::Server,
         writers::verify,
     },
-    relay_order::{lanes, read, wait_until_drained},
+    relay_order::{lanes, read},
 };
 
 /// A relay under load.

@@ -6,12 +6,13 @@ use sqlx::PgConnection;
 use crate::{
     harness::{
         gate::Gate,
+        outbox::wait_until_drained,
         postgres::{Database, execute, value},
         relay::{Relay, until},
         server::Server,
         writers::{Load, verify, write, write_during},
     },
-    relay_order::{begin_on, lanes, load, read, wait_until_drained},
+    relay_order::{begin_on, lanes, load, read},
 };
 
 /// What a relay logs when the clock found rows that no ring announced.

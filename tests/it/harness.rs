@@ -17,6 +17,7 @@ pub(crate) mod kubernetes;
 pub(crate) mod listeners;
 pub(crate) mod on_call;
 pub(crate) mod operator;
+pub(crate) mod outbox;
 pub(crate) mod own_outbox;
 pub(crate) mod pgbouncer;
 pub(crate) mod pods;

@@ -7,6 +7,7 @@ use outbox_relay::settings::{OnPoison, RecordHeaders, RelaySettings, TopicSettin
 
 use crate::harness::{
     kafka::{KafkaVersion, topic_name},
+    outbox::wait_until_drained,
     postgres::{Database, execute, value},
     relay::{Relay, until},
     rig::rig,
@@ -44,14 +45,6 @@ async fn insert(database: &Database, topic: &str, rows: &[&str]) {
         );
         execute(&mut database.as_admin().await, &sql).await;
     }
-}
-
-async fn wait_until_drained(database: &Database) {
-    let mut admin = database.as_admin().await;
-    until("the outbox to be empty", async || {
-        (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
-    })
-    .await;
 }
 
 fn id(last: u8) -> String {

@@ -3,14 +3,17 @@
 use crate::{
     harness::{
         kafka::{KafkaVersion, Record, topic_name},
+        outbox::topic,
         postgres::{Database, value},
         relay::{Relay, until},
     },
-    relay_row_sizes::{insert, noise, topic},
+    relay_row_sizes::{insert, noise_up_to},
 };
 
 /// `max.message.bytes` of each topic.
 const LIMIT: usize = 20_000;
+/// Rows of a topic, each with a larger payload than the one before.
+const ROWS: u32 = 40;
 /// What a batch has beside its records, in bytes: the header of version 2.
 const BATCH_HEADER: usize = 61;
 
@@ -45,7 +48,6 @@ async fn published(
     kafka: KafkaVersion,
     compression: &str,
     payload: &str,
-    rows: u32,
 ) -> (Database, Vec<Record>) {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("limit");
@@ -56,7 +58,7 @@ async fn published(
     let mut settings = database.publishing_to(kafka, vec![topic(&name)]);
     let compression = ("compression.type".to_owned(), compression.to_owned());
     settings.kafka.properties = [compression].into();
-    insert(&database, &name, rows, ["'k' || 100 + n", payload, "'{}'"]).await;
+    insert(&database, &name, ROWS, ["'k' || 100 + n", payload, "'{}'"]).await;
     let relay = Relay::start(&database, &settings).await;
     let mut admin = database.as_admin().await;
     until("every row that is not parked to be published", async || {
@@ -68,7 +70,7 @@ async fn published(
     drop(relay);
     let records = kafka.read(&name).await;
     assert!(
-        (1..rows as usize).contains(&records.len()),
+        (1..ROWS as usize).contains(&records.len()),
         "{} got in, the largest in a batch of {:?} bytes",
         records.len(),
         records.iter().map(batch_bytes).max()
@@ -76,21 +78,17 @@ async fn published(
     (database, records)
 }
 
-/// The payload of the `n`th of 40 rows, so large that the first 20 batches are within the limit.
+/// The payload of row `n`, so large that the first 20 batches are within the limit.
 fn around_the_limit() -> String {
     // The batch of a row of these tests has 230 bytes beside the payload, as the assertions show.
-    noise_of("19750 + n")
-}
-
-fn noise_of(bytes: &str) -> String {
-    noise(2 * LIMIT).replace(", 1, 40000)", &format!(", 1, {bytes})"))
+    noise_up_to(LIMIT, "19750 + n")
 }
 
 on_each_kafka!(the_largest_uncompressed_record_of_a_topic_is_published_and_one_byte_more_is_not);
 async fn the_largest_uncompressed_record_of_a_topic_is_published_and_one_byte_more_is_not(
     kafka: KafkaVersion,
 ) {
-    let (_database, records) = published(kafka, "none", &around_the_limit(), 40).await;
+    let (_database, records) = published(kafka, "none", &around_the_limit()).await;
     assert_eq!(records.iter().map(batch_bytes).max(), Some(LIMIT));
 }
 
@@ -99,7 +97,7 @@ async fn a_record_that_does_not_compress_has_the_limit_of_one_that_is_not_compre
     kafka: KafkaVersion,
 ) {
     for compression in ["lz4", "zstd"] {
-        let (_database, records) = published(kafka, compression, &around_the_limit(), 40).await;
+        let (_database, records) = published(kafka, compression, &around_the_limit()).await;
         assert_eq!(
             records.iter().map(batch_bytes).max(),
             Some(LIMIT),
@@ -112,7 +110,7 @@ on_each_kafka!(a_record_that_compresses_is_published_up_to_eight_times_the_limit
 async fn a_record_that_compresses_is_published_up_to_eight_times_the_limit(kafka: KafkaVersion) {
     for compression in ["lz4", "zstd", "gzip", "snappy"] {
         let payload = format!("convert_to(repeat('x', {} + n), 'UTF8')", 8 * LIMIT - 31);
-        let (database, records) = published(kafka, compression, &payload, 40).await;
+        let (database, records) = published(kafka, compression, &payload).await;
         let largest = records.iter().filter_map(|record| record.value.as_ref());
         let largest = largest.map(Vec::len).max().expect("a record");
         let mut admin = database.as_admin().await;

@@ -3,10 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use outbox_relay::{
-    report::ProblemClass,
-    settings::{OnPoison, TopicSettings},
-};
+use outbox_relay::{report::ProblemClass, settings::OnPoison};
 
 use rdkafka::admin::{NewTopic, TopicReplication};
 
@@ -16,6 +13,7 @@ use crate::{
         brokers::Brokers,
         fake_clock::FakeClock,
         kafka::{KafkaVersion, Record, create_topic_at, read_all_at, topic_name},
+        outbox::{topic, topic_with, wait_until_drained},
         postgres::{Database, execute, value, values},
         relay::{Relay, until},
         writers::{Steady, verify},
@@ -26,15 +24,6 @@ const S: i64 = 1000;
 const MIN: i64 = 60 * S;
 const HOUR: i64 = 60 * MIN;
 const DAY: i64 = 24 * HOUR;
-
-fn topic(name: &str, on_poison: OnPoison) -> TopicSettings {
-    TopicSettings {
-        name: name.to_owned(),
-        event_types: vec![],
-        aggregate_types: vec![],
-        on_poison,
-    }
-}
 
 /// Writes a row for each age in ms; a negative one is ahead. Each has a key of its own.
 async fn insert(database: &Database, topic: &str, ages_ms: &[i64]) {
@@ -62,14 +51,6 @@ async fn created_ms(database: &Database) -> BTreeMap<String, i64> {
         (id.to_owned(), ms.parse().expect("a number"))
     };
     rows.iter().map(split).collect()
-}
-
-async fn wait_until_drained(database: &Database) {
-    let mut admin = database.as_admin().await;
-    until("the outbox to be empty", async || {
-        (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
-    })
-    .await;
 }
 
 /// Nothing is parked, and nothing is a dead letter.
@@ -117,7 +98,7 @@ async fn create_topics(
 /// moved to the nearest one that is neither too old nor ahead, within a second.
 async fn check_times(kafka: KafkaVersion, clock: &FakeClock, topics: &[Expected], ages_ms: &[i64]) {
     let database = Database::create(15).await.migrated().await;
-    let declared = topics.iter().map(|of| topic(&of.topic, of.on_poison));
+    let declared = topics.iter().map(|of| topic_with(&of.topic, of.on_poison));
     let settings = database.publishing_to(kafka, declared.collect());
     for of in topics {
         insert(&database, &of.topic, ages_ms).await;
@@ -197,7 +178,7 @@ async fn records_that_became_too_old_on_their_way_are_sent_again_with_another_ti
     let topics = topics.set("message.timestamp.before.max.ms", "2000");
     create_topic_at(&brokers.servers(), &topics).await;
     let database = Database::create(15).await.migrated().await;
-    let mut settings = database.publishing(vec![topic(&name, OnPoison::DeadLetter)]);
+    let mut settings = database.publishing(vec![topic_with(&name, OnPoison::DeadLetter)]);
     settings.kafka.bootstrap_servers = vec![brokers.servers()];
     let relay = Relay::start(&database, &settings).await;
     insert(&database, &name, &[0; 10]).await;
@@ -239,7 +220,7 @@ async fn a_clock_that_is_stepped_under_load_changes_nothing_of_what_is_published
     let database = Database::create(15).await.migrated().await;
     let (name, kafka) = (topic_name("stepped"), KafkaVersion::V4_3);
     kafka.create_topic(&name).await;
-    let settings = database.publishing_to(kafka, vec![topic(&name, OnPoison::DeadLetter)]);
+    let settings = database.publishing_to(kafka, vec![topic_with(&name, OnPoison::DeadLetter)]);
     let clock = FakeClock::ahead_by(0);
     let relay = Relay::start_at(&clock, &database, &settings).await;
     let steady = Steady::start(&database, &name, 20);
@@ -301,10 +282,7 @@ async fn a_topic_whose_brokers_have_another_time_waits_without_blame_until_it_is
         .await;
     }
     let database = Database::create(15).await.migrated().await;
-    let topics = [
-        topic(&own, OnPoison::Block),
-        topic(&appended, OnPoison::DeadLetter),
-    ];
+    let topics = [topic(&own), topic_with(&appended, OnPoison::DeadLetter)];
     let mut settings = database.publishing(topics.to_vec());
     settings.kafka.bootstrap_servers = vec![brokers.servers()];
     for name in [&own, &appended] {
@@ -367,7 +345,7 @@ async fn times_that_rfc_3339_cannot_hold_are_the_nearest_that_it_can(database: D
     ];
     let database = database.migrated().await;
     let (name, kafka) = (topic_name("odd-times"), KafkaVersion::V4_3);
-    let settings = database.publishing_to(kafka, vec![topic(&name, OnPoison::Block)]);
+    let settings = database.publishing_to(kafka, vec![topic(&name)]);
     let relay = Relay::start(&database, &settings).await;
     let mut admin = database.as_admin().await;
     let oldest = async || relay.report().await?.backlog?.oldest_at;

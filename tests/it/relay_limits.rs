@@ -4,26 +4,16 @@ use outbox_relay::{
     kafka::{LimitsByTopic, TopicLimits, request_topic_limits},
     report::ProblemClass,
     secrets::Secrets,
-    settings::{
-        OnPoison, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings,
-    },
+    settings::{RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings},
 };
 
 use crate::harness::{
     kafka::{KafkaVersion, alter_topic, create_topic, create_topic_with, topic_name},
+    outbox::{topic, wait_until_drained},
     postgres::{Database, execute, value},
     relay::{Relay, until},
     rig::{certificate, rig},
 };
-
-fn topic(name: &str) -> TopicSettings {
-    TopicSettings {
-        name: name.to_owned(),
-        event_types: vec![],
-        aggregate_types: vec![],
-        on_poison: OnPoison::Block,
-    }
-}
 
 /// Writes rows of 300 bytes that do not compress.
 async fn insert(database: &Database, topic: &str, rows: u32) {
@@ -44,14 +34,6 @@ async fn insert_old(database: &Database, topic: &str, rows: u32) {
          from generate_series(1, {rows}) n"
     );
     execute(&mut database.as_admin().await, &sql).await;
-}
-
-async fn wait_until_drained(database: &Database) {
-    let mut admin = database.as_admin().await;
-    until("the outbox to be empty", async || {
-        (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
-    })
-    .await;
 }
 
 async fn count(kafka: KafkaVersion, topic: &str) -> usize {

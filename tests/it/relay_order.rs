@@ -7,6 +7,7 @@ use outbox_relay::settings::{OnPoison, RelaySettings, TopicSettings};
 
 use crate::harness::{
     kafka::{Record, create_topic_with, read_all, topic_name},
+    outbox::wait_until_drained,
     postgres::{Database, execute, value},
     relay::{Relay, until},
     writers::{Load, verify, write, write_during},
@@ -39,15 +40,6 @@ pub(crate) fn load(topic: &str) -> Load {
         open_max: Duration::from_millis(500),
         pause_max: Duration::ZERO,
     }
-}
-
-pub(crate) async fn wait_until_drained(database: &Database) {
-    let mut admin = database.as_admin().await;
-    until("the outbox to be empty", async || {
-        let rows: i64 = value(&mut admin, "select count(*) from outbox.event").await;
-        (rows == 0).then_some(())
-    })
-    .await;
 }
 
 pub(crate) async fn lanes(relay: &Relay, expected: impl Fn(u32) -> bool) {

@@ -8,26 +8,18 @@ use std::{
 
 use outbox_relay::{
     report::{BreakerState, ProblemClass, RelayReport},
-    settings::{OnPoison, RelaySettings, TopicSettings},
+    settings::RelaySettings,
 };
 use rdkafka::admin::{NewTopic, TopicReplication};
 
 use crate::harness::{
     brokers::Brokers,
     kafka::{KafkaVersion, Record, create_topic_at, read_all_at, topic_name},
+    outbox::{topic, wait_until_drained},
     postgres::{Database, execute, value},
     relay::{Relay, until},
     writers::{Load, Steady, verify, write},
 };
-
-fn declared(name: &str) -> TopicSettings {
-    TopicSettings {
-        name: name.to_owned(),
-        event_types: vec![],
-        aggregate_types: vec![],
-        on_poison: OnPoison::Block,
-    }
-}
 
 async fn lanes(relay: &Relay, expected: impl Fn(u32) -> bool) {
     until("the lanes", async || {
@@ -91,15 +83,6 @@ async fn wait_until_publishing(relay: &Relay, topic: &str, rows: f64) {
     .await;
 }
 
-async fn wait_until_drained(database: &Database) {
-    let mut admin = database.as_admin().await;
-    until("the outbox to be empty", async || {
-        let rows: i64 = value(&mut admin, "select count(*) from outbox.event").await;
-        (rows == 0).then_some(())
-    })
-    .await;
-}
-
 async fn read(brokers: &Brokers, topic: &str) -> Vec<Record> {
     let (servers, topic) = (brokers.servers(), topic.to_owned());
     tokio::task::spawn_blocking(move || read_all_at(&servers, &topic))
@@ -108,7 +91,7 @@ async fn read(brokers: &Brokers, topic: &str) -> Vec<Record> {
 }
 
 fn settings(database: &Database, servers: &str, topics: &[&str]) -> RelaySettings {
-    let mut settings = database.publishing(topics.iter().map(|topic| declared(topic)).collect());
+    let mut settings = database.publishing(topics.iter().map(|name| topic(name)).collect());
     settings.kafka.bootstrap_servers = servers.split(',').map(str::to_owned).collect();
     settings
 }

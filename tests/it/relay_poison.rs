@@ -3,13 +3,11 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use outbox_relay::{
-    report::ProblemClass,
-    settings::{OnPoison, TopicSettings},
-};
+use outbox_relay::{report::ProblemClass, settings::OnPoison};
 
 use crate::harness::{
     kafka::{KafkaVersion, Record, create_topic, create_topic_with, read_all, topic_name},
+    outbox::{topic, topic_with, until_rows},
     postgres::{Database, execute, value},
     relay::{Relay, until},
 };
@@ -21,15 +19,6 @@ const SMALL: &[(&str, &str)] = &[("max.message.bytes", "100000")];
 fn parked_topic_rows() -> u32 {
     std::env::var("OUTBOX_TEST_MOUNTAIN_ROWS")
         .map_or(200_000, |rows| rows.parse().expect("a number"))
-}
-
-fn topic(name: &str, on_poison: OnPoison) -> TopicSettings {
-    TopicSettings {
-        name: name.to_owned(),
-        event_types: vec![],
-        aggregate_types: vec![],
-        on_poison,
-    }
 }
 
 /// Writes the small rows `from` to `to`, row n with key `k<n % 100>`. The rows in `poison` have
@@ -45,18 +34,6 @@ async fn insert(database: &Database, topic: &str, from: u32, to: u32, poison: &[
         poison.join(",")
     );
     execute(&mut database.as_admin().await, &sql).await;
-}
-
-async fn rows(database: &Database, expected: i64) {
-    let mut admin = database.as_admin().await;
-    until(&format!("{expected} rows"), async || {
-        let waiting = value::<i64>(&mut admin, "select count(*) from outbox.event").await;
-        if waiting != expected {
-            eprintln!("{waiting} rows wait");
-        }
-        (waiting == expected).then_some(())
-    })
-    .await;
 }
 
 async fn parked(database: &Database) -> i64 {
@@ -98,11 +75,11 @@ async fn no_row_overtakes_a_rejected_one_that_was_the_first_in_its_partition(kaf
     insert(&database, &name, 0, 299, &(0..24).collect::<Vec<_>>()).await;
     let _relay = Relay::start(
         &database,
-        &database.publishing_to(kafka, vec![topic(&name, OnPoison::Block)]),
+        &database.publishing_to(kafka, vec![topic(&name)]),
     )
     .await;
     // All three rows of 24 keys wait, and no rows of the other 76 keys.
-    rows(&database, 72).await;
+    until_rows(&database, 72).await;
     until("24 parked keys", async || {
         (parked(&database).await == 24).then_some(())
     })
@@ -129,12 +106,12 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
     insert(&database, &name, 1, 10_000, &[5_042]).await;
     let relay = Relay::start(
         &database,
-        &database.publishing_to(kafka, vec![topic(&name, OnPoison::Block)]),
+        &database.publishing_to(kafka, vec![topic(&name)]),
     )
     .await;
 
     // The rows 5042, 5142, ... 9942 of key k42 wait.
-    rows(&database, 50).await;
+    until_rows(&database, 50).await;
     until("the parked key", async || {
         (parked(&database).await == 1).then_some(())
     })
@@ -166,7 +143,7 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
         (parked(&database).await == 1).then_some(())
     })
     .await;
-    rows(&database, 50).await;
+    until_rows(&database, 50).await;
     assert_eq!(
         value::<i32>(&mut admin, "select attempts from outbox.parked_key").await,
         1,
@@ -178,7 +155,7 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
         &format!("select outbox.skip_parked('{name}', 'k42')"),
     )
     .await;
-    rows(&database, 0).await;
+    until_rows(&database, 0).await;
     assert_eq!(
         value::<i64>(&mut admin, "select count(*) from outbox.dead_letter").await,
         1
@@ -202,10 +179,10 @@ async fn a_dead_letter_unblocks_its_key_and_follows_all_sent_rows_when_requeued(
     insert(&database, &name, 1, 2_000, &[777, 778]).await;
     let _relay = Relay::start(
         &database,
-        &database.publishing_to(kafka, vec![topic(&name, OnPoison::DeadLetter)]),
+        &database.publishing_to(kafka, vec![topic_with(&name, OnPoison::DeadLetter)]),
     )
     .await;
-    rows(&database, 0).await;
+    until_rows(&database, 0).await;
     let mut admin = database.as_admin().await;
     let dead = "select string_agg(format('%s %s', event_key is null, class), ',' order by id) \
         from outbox.dead_letter";
@@ -223,7 +200,7 @@ async fn a_dead_letter_unblocks_its_key_and_follows_all_sent_rows_when_requeued(
         "select outbox.requeue(event_id) from outbox.dead_letter order by id",
     )
     .await;
-    rows(&database, 0).await;
+    until_rows(&database, 0).await;
     let records = kafka.read(&name).await;
     for (key, dead) in [("k77", 777), ("k78", 778)] {
         let small: Vec<u32> = (1..=2_000)
@@ -244,10 +221,7 @@ async fn a_record_above_every_limit_parks_its_key_alone(kafka: KafkaVersion) {
     let (parked_topic, other_topic) = (topic_name("parked"), topic_name("other"));
     kafka.create_topic(&parked_topic).await;
     kafka.create_topic(&other_topic).await;
-    let topics = vec![
-        topic(&parked_topic, OnPoison::Block),
-        topic(&other_topic, OnPoison::Block),
-    ];
+    let topics = vec![topic(&parked_topic), topic(&other_topic)];
     let _relay = Relay::start(&database, &database.publishing_to(kafka, topics)).await;
     let large = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
@@ -256,7 +230,7 @@ async fn a_record_above_every_limit_parks_its_key_alone(kafka: KafkaVersion) {
     execute(&mut database.as_admin().await, &large).await;
     insert(&database, &parked_topic, 1, 100, &[]).await;
     insert(&database, &other_topic, 1, 100, &[]).await;
-    rows(&database, 2).await;
+    until_rows(&database, 2).await;
     assert_eq!(
         (
             parked(&database).await,
@@ -286,13 +260,10 @@ async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reaso
     insert(&database, &of_topic, 301, 2_300, &[]).await;
     let relay = Relay::start(
         &database,
-        &database.publishing(vec![
-            topic(&of_key, OnPoison::Block),
-            topic(&of_topic, OnPoison::Block),
-        ]),
+        &database.publishing(vec![topic(&of_key), topic(&of_topic)]),
     )
     .await;
-    rows(&database, 2_102).await;
+    until_rows(&database, 2_102).await;
     until("the parked key", async || {
         (parked(&database).await == 1).then_some(())
     })
@@ -344,13 +315,10 @@ async fn many_rows_of_a_parked_topic_block_no_others_and_are_published_in_order_
     let height = parked_topic_rows();
     insert(&database, &parked_topic, 1, height, &[]).await;
     insert(&database, &other, 1, 64, &[]).await;
-    let topics = vec![
-        topic(&parked_topic, OnPoison::Block),
-        topic(&other, OnPoison::Block),
-    ];
+    let topics = vec![topic(&parked_topic), topic(&other)];
     let began = Instant::now();
     let relay = Relay::start(&database, &database.publishing(topics)).await;
-    rows(&database, height.into()).await;
+    until_rows(&database, height.into()).await;
     eprintln!(
         "64 rows behind {height} parked ones after {:?}",
         began.elapsed()
@@ -363,7 +331,7 @@ async fn many_rows_of_a_parked_topic_block_no_others_and_are_published_in_order_
     // action.
     insert(&database, &other, 65, 128, &[]).await;
     let began = Instant::now();
-    rows(&database, height.into()).await;
+    until_rows(&database, height.into()).await;
     eprintln!("64 later ones after {:?}", began.elapsed());
     until("an empty backlog", async || {
         relay
@@ -376,7 +344,7 @@ async fn many_rows_of_a_parked_topic_block_no_others_and_are_published_in_order_
 
     execute(&mut admin, "delete from outbox.parked_topic").await;
     let began = Instant::now();
-    rows(&database, 0).await;
+    until_rows(&database, 0).await;
     eprintln!("the parked rows after {:?}", began.elapsed());
     let mut by_key: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for record in read(&parked_topic).await {

@@ -10,6 +10,7 @@ use crate::{
     harness::{
         certificates::server,
         kafka::{create_topic_with, topic_name},
+        outbox::wait_until_drained,
         pgbouncer::{PgBouncer, shared, through},
         postgres::{Database, execute, value},
         relay::{Relay, until},
@@ -19,7 +20,7 @@ use crate::{
     },
     relay_order::{
         begin, lanes, one_of_two_hands_over, one_of_two_is_killed_and_comes_back, read,
-        wait_until_drained, wait_until_publishing,
+        wait_until_publishing,
     },
 };
 

@@ -6,29 +6,21 @@ use std::collections::BTreeMap;
 use outbox_relay::{
     report::{ProblemClass, RelayReport},
     settings::{
-        OnPoison, RecordHeaders, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings,
+        RecordHeaders, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings,
         TopicSettings,
     },
 };
 
 use crate::harness::{
     kafka::{KafkaVersion, Record, create_topic, read_all, topic_name},
-    postgres::{Database, execute, value},
+    outbox::{topic, until_rows},
+    postgres::{Database, execute},
     relay::{Relay, until},
     rig::{certificate, rig},
 };
 
 const ROW: &str = "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, \
     topic, payload, headers) values";
-
-fn topic(name: &str) -> TopicSettings {
-    TopicSettings {
-        name: name.to_owned(),
-        event_types: vec![],
-        aggregate_types: vec![],
-        on_poison: OnPoison::default(),
-    }
-}
 
 async fn problem(relay: &Relay, class: ProblemClass) -> String {
     until(&format!("problem {class}"), async || {
@@ -49,15 +41,6 @@ async fn wait_until_resolved(relay: &Relay, class: ProblemClass) -> RelayReport 
         relay.report().await.filter(gone)
     })
     .await
-}
-
-async fn rows(database: &Database, expected: i64) {
-    let mut admin = database.as_admin().await;
-    let waiting = "select count(*) from outbox.event";
-    until(&format!("{expected} rows"), async || {
-        (value::<i64>(&mut admin, waiting).await == expected).then_some(())
-    })
-    .await;
 }
 
 async fn read(topic: &str) -> Vec<Record> {
@@ -100,14 +83,14 @@ async fn rows_of_a_missing_topic_wait_and_are_published_once_it_exists(kafka: Ka
         ),
     )
     .await;
-    rows(&database, 1).await;
+    until_rows(&database, 1).await;
     assert_eq!(
         kafka.read(&there).await.len(),
         1,
         "rows of the other topic to be published"
     );
     kafka.create_topic(&missing).await;
-    rows(&database, 0).await;
+    until_rows(&database, 0).await;
     assert_eq!(kafka.read(&missing).await.len(), 1);
     wait_until_resolved(&relay, ProblemClass::TopicMissing).await;
 }
@@ -130,7 +113,7 @@ async fn rows_that_no_declared_topic_takes_wait_until_the_manifest_declares_it()
     )
     .await;
     problem(&relay, ProblemClass::TopicNotDeclared).await;
-    rows(&database, 1).await;
+    until_rows(&database, 1).await;
     assert_eq!(read(&declared).await.len(), 1);
     relay.stop().await;
     let _relay = Relay::start(
@@ -138,7 +121,7 @@ async fn rows_that_no_declared_topic_takes_wait_until_the_manifest_declares_it()
         &database.publishing(vec![topic(&declared), topic(&later)]),
     )
     .await;
-    rows(&database, 0).await;
+    until_rows(&database, 0).await;
     assert_eq!(read(&later).await.len(), 1);
 }
 
@@ -182,7 +165,7 @@ async fn brokers_that_cannot_be_reached_cost_nothing_but_time() {
     .await;
     let message = problem(&relay, ProblemClass::KafkaUnreachable).await;
     assert!(message.contains("127.0.0.1:1"), "{message}");
-    rows(&database, 1).await;
+    until_rows(&database, 1).await;
 }
 
 fn encrypted(settings: &mut RelaySettings, database: &Database, password: &str) {
@@ -214,9 +197,9 @@ async fn a_wrong_kafka_password_is_reported_until_the_secret_is_right() {
     )
     .await;
     problem(&relay, ProblemClass::KafkaAuthenticationFailed).await;
-    rows(&database, 1).await;
+    until_rows(&database, 1).await;
     database.write_secret("kafka/password", &rig("RIG_KAFKA_PASSWORD"));
-    rows(&database, 0).await;
+    until_rows(&database, 0).await;
     wait_until_resolved(&relay, ProblemClass::KafkaAuthenticationFailed).await;
 }
 
@@ -243,7 +226,7 @@ async fn a_client_certificate_is_a_login_and_a_foreign_authority_is_refused() {
     .await;
     problem(&relay, ProblemClass::KafkaTlsFailed).await;
     database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
-    rows(&database, 0).await;
+    until_rows(&database, 0).await;
     wait_until_resolved(&relay, ProblemClass::KafkaTlsFailed).await;
 }
 
@@ -280,7 +263,7 @@ async fn a_record_carries_key_value_and_headers_of_its_row_in_each_style(kafka: 
             &format!("('{}', 'essay', 'k', 'E', null, null, '{{}}')", uuid(2)),
         )
         .await;
-        rows(&database, 0).await;
+        until_rows(&database, 0).await;
         let records = kafka.read(&name).await;
         assert_eq!(records.len(), 2);
         assert_eq!(

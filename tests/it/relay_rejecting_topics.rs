@@ -5,27 +5,17 @@ use std::process::Command;
 
 use outbox_relay::{
     report::ProblemClass,
-    settings::{
-        OnPoison, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings,
-    },
+    settings::{RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings},
 };
 
 use crate::harness::{
     kafka::{KafkaVersion, Record, create_topic, create_topic_with, read_all, topic_name},
+    outbox::{topic, wait_until_drained},
     postgres::{Database, execute, value},
     relay::{Relay, until},
     rig::{certificate, rig},
     writers::{Steady, verify},
 };
-
-fn topic(name: &str) -> TopicSettings {
-    TopicSettings {
-        name: name.to_owned(),
-        event_types: vec![],
-        aggregate_types: vec![],
-        on_poison: OnPoison::Block,
-    }
-}
 
 async fn acls(arguments: &[&str]) {
     let user = format!("User:{}", rig("RIG_KAFKA_USER"));
@@ -76,15 +66,6 @@ async fn problem(relay: &Relay, class: ProblemClass) {
             .iter()
             .any(|problem| problem.class == class)
             .then_some(())
-    })
-    .await;
-}
-
-async fn wait_until_drained(database: &Database) {
-    let mut admin = database.as_admin().await;
-    let waiting = "select count(*) from outbox.event";
-    until("an empty table", async || {
-        (value::<i64>(&mut admin, waiting).await == 0).then_some(())
     })
     .await;
 }

@@ -2,27 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use outbox_relay::{
-    report::ProblemClass,
-    settings::{OnPoison, TopicSettings},
-};
+use outbox_relay::report::ProblemClass;
 
 use crate::harness::{
     kafka::{KafkaVersion, Record, topic_name},
-    postgres::{Database, execute, value, values},
+    outbox::{topic, until_parked, until_rows},
+    postgres::{Database, execute, values},
     relay::{Relay, until},
 };
 
 const KAFKA: KafkaVersion = KafkaVersion::V4_3;
-
-pub(crate) fn topic(name: &str) -> TopicSettings {
-    TopicSettings {
-        name: name.to_owned(),
-        event_types: vec![],
-        aggregate_types: vec![],
-        on_poison: OnPoison::Block,
-    }
-}
 
 /// Writes a row for each number `n`: key, payload and headers are SQL expressions of it.
 pub(crate) async fn insert(
@@ -40,36 +29,17 @@ pub(crate) async fn insert(
 }
 
 /// An expression for bytes that do not compress.
-pub(crate) fn noise(bytes: usize) -> String {
-    let parts = bytes.div_ceil(32);
+fn noise(bytes: usize) -> String {
+    noise_up_to(bytes, &bytes.to_string())
+}
+
+/// An expression for bytes that do not compress: as many as this SQL expression says, up to `most`.
+pub(crate) fn noise_up_to(most: usize, bytes: &str) -> String {
+    let parts = most.div_ceil(32);
     format!(
         "(select substr(string_agg(sha256(convert_to(n || '-' || part, 'UTF8')), ''), 1, {bytes}) \
          from generate_series(1, {parts}) part)"
     )
-}
-
-async fn until_rows(database: &Database, expected: i64) {
-    let mut admin = database.as_admin().await;
-    until(&format!("{expected} rows"), async || {
-        let waiting = value::<i64>(&mut admin, "select count(*) from outbox.event").await;
-        if waiting != expected {
-            eprintln!("{waiting} rows wait");
-        }
-        (waiting == expected).then_some(())
-    })
-    .await;
-}
-
-async fn until_parked(database: &Database, expected: i64) {
-    let mut admin = database.as_admin().await;
-    until(&format!("{expected} parked keys"), async || {
-        let parked = value::<i64>(&mut admin, "select count(*) from outbox.parked_key").await;
-        if parked != expected {
-            eprintln!("{parked} keys are parked");
-        }
-        (parked == expected).then_some(())
-    })
-    .await;
 }
 
 /// Sizes of the values by key.

@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use crate::{
     harness::{
+        outbox::wait_until_drained,
         postgres::{Database, execute, value, values},
         relay::{Relay, until},
         writers::{Committed, Load, verify, write},
     },
-    relay_order::{begin, lanes, load, read, wait_until_drained},
+    relay_order::{begin, lanes, load, read},
 };
 
 /// SQL that inserts `each` rows of each key in turn. Adds them to `committed`.

@@ -15,13 +15,14 @@ use crate::{
     harness::{
         dumps,
         kafka::Record,
+        outbox::wait_until_drained,
         pgbouncer::{PgBouncer, shared, through},
         postgres::{Database, execute, value, values},
         relay::{Relay, until},
         server::Server,
         writers::{Committed, Load, verify, write, write_during},
     },
-    relay_order::{begin, begin_on, lanes, load, read, wait_until_drained, wait_until_publishing},
+    relay_order::{begin, begin_on, lanes, load, read, wait_until_publishing},
 };
 
 /// The size of each jump of the sequence.

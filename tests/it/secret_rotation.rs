@@ -14,7 +14,8 @@ use outbox_relay::{
 use crate::harness::{
     certificates::{Pair, client},
     kafka::{create_topic, read_all, set_scram_password, topic_name},
-    postgres::{Database, execute, value, values},
+    outbox::wait_until_drained,
+    postgres::{Database, execute, values},
     relay::{Relay, until},
     rig::{certificate, rig},
     writers::{Committed, Load, Steady, verify, write},
@@ -125,7 +126,7 @@ impl Setup {
     /// Asserts that nothing failed, restarted, was lost, duplicated or out of order, and that no
     /// secret was shown.
     async fn expect_a_quiet_rotation(&self, relay: &Relay, instance: &str, committed: &Committed) {
-        self.wait_until_drained().await;
+        wait_until_drained(&self.database).await;
         let topic = self.topic.clone();
         let records = tokio::task::spawn_blocking(move || read_all(&topic))
             .await
@@ -166,14 +167,6 @@ impl Setup {
         }
     }
 
-    async fn wait_until_drained(&self) {
-        let mut admin = self.database.as_admin().await;
-        until("the outbox to be empty", async || {
-            (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
-        })
-        .await;
-    }
-
     /// Waits until one more row arrives.
     async fn still_publishes(&self) {
         let insert = "insert into outbox.event (event_id, aggregate_type, aggregate_id, \
@@ -181,7 +174,7 @@ impl Setup {
         let topic = &self.topic;
         let sql = format!("{insert} values (gen_random_uuid(), 'a', 'k', 'E', '{topic}', 'x')");
         execute(&mut self.database.as_admin().await, &sql).await;
-        self.wait_until_drained().await;
+        wait_until_drained(&self.database).await;
     }
 }
 
